@@ -1,0 +1,108 @@
+package oauthhttp
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"unicode"
+)
+
+// maxDepth is how deep a document of ours may nest; no known one passes 5.
+const maxDepth = 64
+
+// ErrTooDeep is a JSON value that nests deeper than 64 levels.
+var ErrTooDeep = errors.New("JSON nests too deep")
+
+// A DuplicateError is a JSON object with two members of one name, or of names
+// that differ in case only.
+type DuplicateError struct{ Name string }
+
+func (e *DuplicateError) Error() string { return fmt.Sprintf("JSON has the member %q twice", e.Name) }
+
+// Unmarshal is [json.Unmarshal] that refuses objects, at any depth, with two
+// members of the same name, also if only the case differs: encoding/json
+// matches names without regard to case and lets the last one win, so that
+// "ISSUER" would overwrite a checked "issuer". Errors are *DuplicateError,
+// ErrTooDeep, and those of encoding/json.
+func Unmarshal(data []byte, into any) error {
+	if err := checkNames(data); err != nil {
+		return err
+	}
+	return json.Unmarshal(data, into)
+}
+
+// checkNames looks at the names in data. It leaves malformed JSON and trailing
+// data to json.Unmarshal.
+func checkNames(data []byte) error {
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.UseNumber() // as a float64, 1e999 in a member that nobody reads would be an error
+	type level struct {
+		names  map[string]bool // nil in an array
+		atName bool
+	}
+	var stack []level
+	for {
+		tok, err := dec.Token()
+		if err != nil {
+			return nil
+		}
+		switch tok {
+		case json.Delim('{'), json.Delim('['):
+			if len(stack) == maxDepth {
+				return ErrTooDeep
+			}
+			l := level{}
+			if tok == json.Delim('{') {
+				l = level{map[string]bool{}, true}
+			}
+			stack = append(stack, l)
+			continue
+		case json.Delim('}'), json.Delim(']'):
+			stack = stack[:len(stack)-1]
+		}
+		if len(stack) == 0 {
+			continue
+		}
+		top := &stack[len(stack)-1]
+		if top.names == nil {
+			continue
+		}
+		if name, ok := tok.(string); ok && top.atName {
+			folded := fold(name)
+			if top.names[folded] {
+				return &DuplicateError{clean(name)}
+			}
+			top.names[folded] = true
+			top.atName = false
+		} else {
+			top.atName = true // a value of this object ended
+		}
+	}
+}
+
+// fold maps names that [strings.EqualFold] takes for equal to one string.
+func fold(s string) string {
+	return strings.Map(func(r rune) rune {
+		least := r
+		for f := unicode.SimpleFold(r); f != r; f = unicode.SimpleFold(f) {
+			least = min(least, f)
+		}
+		return least
+	}, s)
+}
+
+// clean returns text of a server fit for an error: at most 200 characters, and
+// none that moves a cursor or turns the line around.
+func clean(s string) string {
+	const most = 200
+	n := 0
+	return strings.Map(func(r rune) rune {
+		if n == most || !unicode.IsGraphic(r) {
+			return -1
+		}
+		n++
+		return r
+	}, s)
+}
