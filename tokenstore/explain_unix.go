@@ -1,0 +1,41 @@
+//go:build unix && !darwin
+
+package tokenstore
+
+import (
+	"errors"
+	"io/fs"
+	"net"
+	"os/exec"
+
+	"github.com/godbus/dbus/v5"
+	"github.com/zalando/go-keyring"
+)
+
+// explain gives an error of go-keyring, which has no types of its own, this
+// package's, with a sentence for the person before the computer.
+func explain(err error) error {
+	var (
+		call dbus.Error
+		run  *exec.Error
+		dial *net.OpError
+		path *fs.PathError
+	)
+	switch {
+	case errors.Is(err, keyring.ErrUnsupportedPlatform):
+		return unavailable("there is no keychain on this platform", err)
+	case errors.As(err, &dial), errors.As(err, &run), errors.As(err, &path):
+		return unavailable("there is no D-Bus session here, and so no keychain", err)
+	case errors.As(err, &call):
+		switch call.Name {
+		case "org.freedesktop.Secret.Error.NoSuchObject",
+			"org.freedesktop.DBus.Error.UnknownObject", "org.freedesktop.DBus.Error.UnknownInterface", "org.freedesktop.DBus.Error.UnknownMethod":
+			return ErrNotFound // deleted between go-keyring's search and its reading
+		case "org.freedesktop.DBus.Error.ServiceUnknown", "org.freedesktop.DBus.Error.NameHasNoOwner",
+			"org.freedesktop.DBus.Error.Spawn.ServiceNotFound", "org.freedesktop.DBus.Error.Spawn.ExecFailed":
+			return unavailable("no keychain service (Secret Service) runs in this D-Bus session", err)
+		}
+		return unavailable("the keychain service refused", err)
+	}
+	return unavailable("the keychain is locked, or none was ever made", err)
+}

@@ -1,0 +1,28 @@
+package tokenstore
+
+import "testing"
+
+// Damage makes a Memory a storetest.Damager.
+func (m *Memory) Damage(_ testing.TB, key Key) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	name := memoryName{key, EntryRecord}
+	m.entries[name] = m.entries[name][1:]
+}
+
+// A Ring is where a Keychain keeps its items.
+type Ring = ring
+
+// SetRing makes k keep its items in r.
+func (k *Keychain) SetRing(r Ring) { k.ring = r }
+
+// SetScryptWorkFactor makes the sealing of f's identity fast.
+func (f *File) SetScryptWorkFactor(logN int) { f.scryptLogN = logN }
+
+// HashName, UserDir and PartSize are looked at by tests.
+var (
+	HashName = hashName
+	UserDir  = userDir
+)
+
+const PartSize = partSize

@@ -1,0 +1,206 @@
+package tokenstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/gofrs/flock"
+
+	"github.com/astravue/mcp-client-go/internal/crashpoint"
+)
+
+// update is Store.Update for all stores of this package: under the lock that
+// acquire takes, it calls f with entries. The lock is released when entries
+// say that they are idle, which may be after update has returned.
+func update(ctx context.Context, acquire func(context.Context) (release func(), err error), entries Entries,
+	f func(context.Context, *Locked) error,
+) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	release, err := acquire(ctx)
+	if err != nil {
+		return err
+	}
+	l := NewLocked(entries)
+	defer func() {
+		l.End()
+		if e, ok := entries.(interface{ idle() <-chan struct{} }); ok {
+			select {
+			case <-e.idle():
+			default:
+				go func() {
+					<-e.idle()
+					release()
+				}()
+				return
+			}
+		}
+		release()
+	}()
+	return f(ctx, l)
+}
+
+// withLimit bounds the wait for key's lock. Who signs in waits for a person.
+func withLimit(ctx context.Context, key Key, limit time.Duration) (context.Context, context.CancelFunc) {
+	if key.IsSignIn() {
+		return context.WithCancel(ctx)
+	}
+	if limit <= 0 {
+		limit = DefaultLockTimeout
+	}
+	return context.WithTimeoutCause(ctx, limit, errLimit)
+}
+
+var errLimit = errors.New("lock timeout")
+
+// lockError says why the wait that began at start ended with ctx.
+func lockError(ctx context.Context, start time.Time, holder string) error {
+	e := &LockTimeoutError{Waited: time.Since(start), Holder: holder}
+	switch {
+	case context.Cause(ctx) == errLimit:
+		return e
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		e.Err = ctx.Err()
+		return e
+	}
+	return ctx.Err()
+}
+
+// A gate admits one goroutine per name. The zero gate is ready to use. Unlike
+// a mutex's, its wait ends with a context.
+type gate struct {
+	mu    sync.Mutex
+	slots map[string]*slot
+}
+
+type slot struct {
+	token chan struct{} // full while somebody is inside
+	users int           // inside or waiting
+}
+
+// enter waits until nobody else is inside; it returns false when ctx ends
+// first. The caller calls leave once.
+func (g *gate) enter(ctx context.Context, name string) (leave func(), ok bool) {
+	g.mu.Lock()
+	if g.slots == nil {
+		g.slots = make(map[string]*slot)
+	}
+	s := g.slots[name]
+	if s == nil {
+		s = &slot{token: make(chan struct{}, 1)}
+		g.slots[name] = s
+	}
+	s.users++
+	g.mu.Unlock()
+
+	forget := func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		if s.users--; s.users == 0 {
+			delete(g.slots, name)
+		}
+	}
+	if ctx.Err() == nil {
+		select {
+		case s.token <- struct{}{}:
+			return func() { <-s.token; forget() }, true
+		case <-ctx.Done():
+		}
+	}
+	forget()
+	return nil, false
+}
+
+// fileLocks locks names across goroutines and processes.
+type fileLocks struct{ gate gate }
+
+// How often a lock that another process holds is tried again: soon, since most
+// are held for milliseconds, and then less and less often.
+const (
+	firstRetry = 2 * time.Millisecond
+	lastRetry  = 100 * time.Millisecond
+)
+
+// acquire takes the lock of path, a file that is never removed: who removed it
+// would admit a second holder. ctx bounds the wait.
+func (l *fileLocks) acquire(ctx context.Context, path string) (release func(), err error) {
+	start := time.Now()
+	leave, ok := l.gate.enter(ctx, path)
+	if !ok {
+		return nil, lockError(ctx, start, holder(path))
+	}
+	// A new Flock each time: one that is shared counts as held for everybody.
+	for delay := firstRetry; ; delay = min(delay*3/2, lastRetry) {
+		f := flock.New(path, flock.SetPermissions(0o600))
+		ok, err := f.TryLock()
+		if ok && !current(f) {
+			_ = f.Unlock() // somebody removed the file; a newcomer would make, and lock, another
+			continue
+		}
+		if err != nil {
+			leave()
+			return nil, unavailable("lock "+path, err)
+		}
+		if ok {
+			setHolder(path)
+			crashpoint.Hit("tokenstore.locked")
+			return func() {
+				crashpoint.Hit("tokenstore.unlocking")
+				_ = os.Remove(holderPath(path))
+				_ = f.Unlock()
+				leave()
+				crashpoint.Hit("tokenstore.unlocked")
+			}, nil
+		}
+		select {
+		case <-time.After(delay):
+		case <-ctx.Done():
+			leave()
+			return nil, lockError(ctx, start, holder(path))
+		}
+	}
+}
+
+// current reports whether the file that f has locked is the one at its path.
+func current(f *flock.Flock) bool {
+	have, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	want, err := os.Stat(f.Path())
+	return err == nil && os.SameFile(have, want)
+}
+
+// Who holds a lock is written beside its file, since a locked file cannot be
+// read on Windows. It is for people: nothing is decided by it.
+func holderPath(path string) string { return path + ".holder" }
+
+func setHolder(path string) {
+	program, err := os.Executable()
+	if err != nil {
+		program = os.Args[0]
+	}
+	now := time.Now()
+	text := fmt.Sprintf("process %d (%s) since %s", os.Getpid(), filepath.Base(program), now.Format(time.RFC3339))
+	_ = os.WriteFile(holderPath(path), []byte(text), 0o600)
+	_ = os.Chtimes(path, now, now) // keeps cleaners of temporary folders away
+}
+
+func holder(path string) string {
+	data, err := os.ReadFile(holderPath(path))
+	if err != nil || len(data) > 500 {
+		return ""
+	}
+	return strings.ToValidUTF8(strings.TrimSpace(string(data)), "")
+}
+
+func unavailable(what string, err error) error {
+	return fmt.Errorf("%w: %s: %w", ErrUnavailable, what, err)
+}

@@ -1,0 +1,240 @@
+package tokenstore
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// A Key names a record in a store. Make one with [GrantKey] or
+// [RegistrationKey]; any string works.
+type Key string
+
+const signInSuffix = "#sign-in"
+
+// GrantKey names the grant of one account at one server. The account is the
+// caller's own name for it; "" is the default account.
+func GrantKey(server, account string) Key { return joinKey("grant", server, account) }
+
+// RegistrationKey names the registration of an application at an issuer with
+// these redirect addresses, in any order.
+func RegistrationKey(issuer, application string, redirectURIs ...string) Key {
+	uris := slices.Sorted(slices.Values(redirectURIs))
+	return joinKey(append([]string{"registration", issuer, application}, uris...)...)
+}
+
+// joinKey quotes each part, so that two lists never make the same key.
+func joinKey(parts ...string) Key {
+	for i, p := range parts {
+		parts[i] = fmt.Sprintf("%q", p)
+	}
+	return Key(strings.Join(parts, " "))
+}
+
+// SignIn names the lock that a sign-in for k holds, so that many processes
+// open one browser while nobody who refreshes waits for a person.
+func (k Key) SignIn() Key { return k + signInSuffix }
+
+// IsSignIn reports whether k came from [Key.SignIn].
+func (k Key) IsSignIn() bool { return strings.HasSuffix(string(k), signInSuffix) }
+
+// A Record is what a store keeps under a key: exactly one of Grant and
+// Registration is set.
+type Record struct {
+	// Generation is new at every save and never used again. Save sets it.
+	Generation string
+
+	Grant        *Grant
+	Registration *Registration
+}
+
+// A Grant is what a sign-in yielded and every refresh renews: OAuth 2.0
+// tokens (RFC 6749 §5.1) with all that is needed to use, refresh and revoke
+// them. Unknown times are zero.
+type Grant struct {
+	Server  string // the server's URL, as the caller named it
+	Account string
+
+	// SignIn is random, new at every sign-in and kept by every refresh, so
+	// that another process's sign-in can be told from its refresh.
+	SignIn string
+
+	Issuer             string // credentials belong to their issuer
+	TokenEndpoint      string
+	RevocationEndpoint string // "" if the server offers none
+
+	ClientID     string
+	ClientSecret Secret
+	AuthMethod   string // token_endpoint_auth_method: none, client_secret_post or client_secret_basic
+	Registration Key    // the dynamic registration that ClientID is from; "" if it is not from one
+
+	Resource        string   // RFC 8707: as the code exchange sent it; "" if it sent none
+	ScopesRequested []string // all that sign-ins for this grant have asked for
+	ScopesGranted   []string // as the server stated, or else as requested
+
+	AccessToken Secret
+	ObtainedAt  time.Time // when the request that brought it was sent
+	ExpiresAt   time.Time // of the access token; zero: the server did not say
+
+	RefreshToken     Secret    // empty if the server gave none
+	RefreshExpiresAt time.Time // zero: unknown, or never where RefreshForever
+	RefreshForever   bool      // the server stated that it does not expire
+}
+
+// A Registration is a client that a server made for us (RFC 7591 §3.2.1).
+type Registration struct {
+	Issuer       string
+	ClientID     string
+	ClientSecret Secret
+	SecretExpiry time.Time // zero: it does not expire
+	AuthMethod   string    // token_endpoint_auth_method
+	RedirectURIs []string  // as registered
+	// RedirectURI is the live address that sign-ins use, its port included.
+	RedirectURI string
+
+	// RFC 7592: where, and with which token, the registration is deleted.
+	ManagementURI   string
+	ManagementToken Secret
+	CreatedAt       time.Time
+}
+
+// A Mark is written before a refresh token is sent and removed when the answer
+// is saved, so that a process that finds one knows that the token may be spent.
+type Mark struct {
+	// Pending says that a refresh token was sent and no answer was saved.
+	Pending    bool      `json:"pending,omitempty"`
+	Generation string    `json:"generation,omitempty"` // of the grant whose token was sent
+	At         time.Time `json:"at,omitzero"`          // when it was sent
+	Tries      int       `json:"tries,omitempty"`      // how often
+
+	// NotBefore is the end of the back-off that all processes share.
+	NotBefore time.Time `json:"not_before,omitzero"`
+	// Failures counts failed flights since the last success.
+	Failures int `json:"failures,omitempty"`
+}
+
+// schema is the version of the stored form. A reader refuses a newer one.
+const schema = 1
+
+type wireRecord struct {
+	Schema       int               `json:"schema"`
+	Generation   string            `json:"generation"`
+	Grant        *wireGrant        `json:"grant,omitempty"`
+	Registration *wireRegistration `json:"registration,omitempty"`
+}
+
+type wireGrant struct {
+	Server             string    `json:"server"`
+	Account            string    `json:"account,omitempty"`
+	SignIn             string    `json:"sign_in,omitempty"`
+	Issuer             string    `json:"issuer"`
+	TokenEndpoint      string    `json:"token_endpoint"`
+	RevocationEndpoint string    `json:"revocation_endpoint,omitempty"`
+	ClientID           string    `json:"client_id"`
+	ClientSecret       string    `json:"client_secret,omitempty"`
+	AuthMethod         string    `json:"token_endpoint_auth_method"`
+	Registration       Key       `json:"registration_key,omitempty"`
+	Resource           string    `json:"resource,omitempty"`
+	ScopesRequested    []string  `json:"scopes_requested,omitempty"`
+	ScopesGranted      []string  `json:"scopes_granted,omitempty"`
+	AccessToken        string    `json:"access_token"`
+	ObtainedAt         time.Time `json:"obtained_at,omitzero"`
+	ExpiresAt          time.Time `json:"expires_at,omitzero"`
+	RefreshToken       string    `json:"refresh_token,omitempty"`
+	RefreshExpiresAt   time.Time `json:"refresh_expires_at,omitzero"`
+	RefreshForever     bool      `json:"refresh_forever,omitempty"`
+}
+
+type wireRegistration struct {
+	Issuer          string    `json:"issuer"`
+	ClientID        string    `json:"client_id"`
+	ClientSecret    string    `json:"client_secret,omitempty"`
+	SecretExpiry    time.Time `json:"client_secret_expires_at,omitzero"`
+	AuthMethod      string    `json:"token_endpoint_auth_method"`
+	RedirectURIs    []string  `json:"redirect_uris"`
+	RedirectURI     string    `json:"redirect_uri,omitempty"`
+	ManagementURI   string    `json:"registration_client_uri,omitempty"`
+	ManagementToken string    `json:"registration_access_token,omitempty"`
+	CreatedAt       time.Time `json:"created_at,omitzero"`
+}
+
+// EncodeRecord returns the stored form of r, secrets included. Only
+// implementations of [Store] need it.
+func EncodeRecord(r Record) ([]byte, error) {
+	if (r.Grant == nil) == (r.Registration == nil) {
+		return nil, errors.New("tokenstore: a record holds either a grant or a registration")
+	}
+	w := wireRecord{Schema: schema, Generation: r.Generation}
+	if g := r.Grant; g != nil {
+		w.Grant = &wireGrant{
+			Server: g.Server, Account: g.Account, SignIn: g.SignIn,
+			Issuer: g.Issuer, TokenEndpoint: g.TokenEndpoint, RevocationEndpoint: g.RevocationEndpoint,
+			ClientID: g.ClientID, ClientSecret: g.ClientSecret.Reveal(), AuthMethod: g.AuthMethod, Registration: g.Registration,
+			Resource: g.Resource, ScopesRequested: g.ScopesRequested, ScopesGranted: g.ScopesGranted,
+			AccessToken: g.AccessToken.Reveal(), ObtainedAt: g.ObtainedAt.UTC(), ExpiresAt: g.ExpiresAt.UTC(),
+			RefreshToken: g.RefreshToken.Reveal(), RefreshExpiresAt: g.RefreshExpiresAt.UTC(), RefreshForever: g.RefreshForever,
+		}
+	}
+	if g := r.Registration; g != nil {
+		w.Registration = &wireRegistration{
+			Issuer: g.Issuer, ClientID: g.ClientID, ClientSecret: g.ClientSecret.Reveal(), SecretExpiry: g.SecretExpiry.UTC(),
+			AuthMethod: g.AuthMethod, RedirectURIs: g.RedirectURIs, RedirectURI: g.RedirectURI,
+			ManagementURI: g.ManagementURI, ManagementToken: g.ManagementToken.Reveal(), CreatedAt: g.CreatedAt.UTC(),
+		}
+	}
+	return json.Marshal(w)
+}
+
+// DecodeRecord reads what [EncodeRecord] wrote. Its errors wrap [ErrCorrupt]
+// and show nothing of the data.
+func DecodeRecord(data []byte) (Record, error) {
+	var w wireRecord
+	if json.Unmarshal(data, &w) != nil {
+		return Record{}, fmt.Errorf("%w: not a record", ErrCorrupt)
+	}
+	switch {
+	case w.Schema > schema:
+		return Record{}, fmt.Errorf("%w: written by a newer version (schema %d, this one knows %d)", ErrCorrupt, w.Schema, schema)
+	case w.Schema < 1, w.Generation == "", (w.Grant == nil) == (w.Registration == nil):
+		return Record{}, fmt.Errorf("%w: not a record", ErrCorrupt)
+	}
+	r := Record{Generation: w.Generation}
+	if g := w.Grant; g != nil {
+		r.Grant = &Grant{
+			Server: g.Server, Account: g.Account, SignIn: g.SignIn,
+			Issuer: g.Issuer, TokenEndpoint: g.TokenEndpoint, RevocationEndpoint: g.RevocationEndpoint,
+			ClientID: g.ClientID, ClientSecret: NewSecret(g.ClientSecret), AuthMethod: g.AuthMethod, Registration: g.Registration,
+			Resource: g.Resource, ScopesRequested: g.ScopesRequested, ScopesGranted: g.ScopesGranted,
+			AccessToken: NewSecret(g.AccessToken), ObtainedAt: g.ObtainedAt, ExpiresAt: g.ExpiresAt,
+			RefreshToken: NewSecret(g.RefreshToken), RefreshExpiresAt: g.RefreshExpiresAt, RefreshForever: g.RefreshForever,
+		}
+	}
+	if g := w.Registration; g != nil {
+		r.Registration = &Registration{
+			Issuer: g.Issuer, ClientID: g.ClientID, ClientSecret: NewSecret(g.ClientSecret), SecretExpiry: g.SecretExpiry,
+			AuthMethod: g.AuthMethod, RedirectURIs: g.RedirectURIs, RedirectURI: g.RedirectURI,
+			ManagementURI: g.ManagementURI, ManagementToken: NewSecret(g.ManagementToken), CreatedAt: g.CreatedAt,
+		}
+	}
+	return r, nil
+}
+
+func encodeMark(m Mark) []byte {
+	data, err := json.Marshal(m)
+	if err != nil {
+		// A Mark holds nothing that JSON cannot carry but a year beyond 9999.
+		data, _ = json.Marshal(Mark{Pending: m.Pending, Generation: m.Generation, Tries: m.Tries, Failures: m.Failures})
+	}
+	return data
+}
+
+func decodeMark(data []byte) Mark {
+	var m Mark
+	if json.Unmarshal(data, &m) != nil {
+		return Mark{Pending: true}
+	}
+	return m
+}

@@ -1,0 +1,204 @@
+package tokenstore
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/astravue/mcp-client-go/internal/secret"
+)
+
+// Secret is a string that no fmt verb, slog handler or JSON encoder shows;
+// its Reveal method returns it.
+type Secret = secret.Secret
+
+// NewSecret returns s as a [Secret].
+func NewSecret(s string) Secret { return secret.New(s) }
+
+var (
+	// ErrNotFound is returned by [Store.Get] and [Locked.Get] when there is
+	// no record under the key.
+	ErrNotFound = errors.New("tokenstore: no such record")
+
+	// ErrCorrupt is wrapped by errors about an entry that is there and
+	// cannot be read: cut off, altered, sealed with another key, or written
+	// by a newer version of this module. Nothing is deleted.
+	ErrCorrupt = errors.New("tokenstore: record is damaged")
+
+	// ErrUnavailable is wrapped by errors about a store that cannot be used
+	// now: no keychain service, a locked keychain, a prompt that nobody
+	// answered, a folder that cannot be written, a database that is down.
+	ErrUnavailable = errors.New("tokenstore: store is unavailable")
+)
+
+// DefaultLockTimeout is how long an Update waits for its lock unless the store
+// is told otherwise: longer than a refresh with its one request of 30 s.
+const DefaultLockTimeout = 45 * time.Second
+
+// A LockTimeoutError says that another goroutine, process or host held the
+// lock of a record for longer than the caller would wait.
+type LockTimeoutError struct {
+	Waited time.Duration
+	Holder string // who holds it, as far as it can be known; "" if it cannot
+	// Err is [context.DeadlineExceeded] if the caller's deadline ended the
+	// wait, and nil if the store's own limit did.
+	Err error
+}
+
+func (e *LockTimeoutError) Error() string {
+	holder := e.Holder
+	if holder == "" {
+		holder = "another process"
+	}
+	return fmt.Sprintf("tokenstore: the record is still locked by %s after %s", holder, e.Waited.Round(time.Millisecond))
+}
+
+func (e *LockTimeoutError) Unwrap() error { return e.Err }
+
+// A Store keeps records. All methods are safe for concurrent use, by several
+// processes too. Every error that is not one of a callback, a context or this
+// package's own wraps [ErrUnavailable].
+type Store interface {
+	// Get returns the record under key as some Save left it whole. It takes
+	// no lock. It returns [ErrNotFound], or an error that wraps [ErrCorrupt].
+	Get(ctx context.Context, key Key) (Record, error)
+
+	// Update calls f while it holds the key's lock, and returns f's error.
+	// It waits for the lock as long as ctx lasts, at most the store's own
+	// limit ([DefaultLockTimeout] unless set; none for a [Key.SignIn]); at
+	// that limit and at ctx's deadline it returns a [*LockTimeoutError].
+	//
+	// It is a critical section, not a transaction: each Save is durable when
+	// it returns, and an error afterwards undoes nothing. It is not
+	// re-entrant for the same key; f may update another. The Locked is of no
+	// use after f has returned.
+	Update(ctx context.Context, key Key, f func(ctx context.Context, l *Locked) error) error
+
+	// Delete forgets the record and its pending mark under the same lock.
+	// Deleting nothing is no error; a damaged record is deleted too.
+	Delete(ctx context.Context, key Key) error
+}
+
+// Entries is what a Store implementation gives to [NewLocked]: raw access to
+// one key's entries while its lock is held. Read returns [ErrNotFound] for
+// what is not there; Write is durable when it returns; Remove of nothing is
+// nil.
+type Entries interface {
+	Read(ctx context.Context, e Entry) ([]byte, error)
+	Write(ctx context.Context, e Entry, data []byte) error
+	Remove(ctx context.Context, e Entry) error
+}
+
+// An Entry is one of the two things kept under a key.
+type Entry int
+
+const (
+	EntryRecord Entry = iota // the record itself
+	EntryMark                // the pending mark, which holds no secret
+)
+
+func (e Entry) String() string {
+	switch e {
+	case EntryRecord:
+		return "record"
+	case EntryMark:
+		return "mark"
+	}
+	return fmt.Sprintf("Entry(%d)", int(e))
+}
+
+// Locked is a record whose lock is held: the only way to write. It is not
+// safe for concurrent use.
+type Locked struct {
+	entries *guard
+}
+
+// NewLocked returns the Locked over entries. Only implementations of [Store]
+// need it.
+func NewLocked(entries Entries) *Locked { return &Locked{&guard{Entries: entries}} }
+
+// End makes every later use of l an error. Implementations of [Store] call it
+// before they release the lock.
+func (l *Locked) End() { l.entries.ended.Store(true) }
+
+var errEnded = errors.New("tokenstore: Locked used after its Update returned")
+
+// A guard keeps a Locked that escaped from its Update away from the store.
+type guard struct {
+	Entries
+	ended atomic.Bool
+}
+
+func (g *guard) Read(ctx context.Context, e Entry) ([]byte, error) {
+	if g.ended.Load() {
+		return nil, errEnded
+	}
+	return g.Entries.Read(ctx, e)
+}
+
+func (g *guard) Write(ctx context.Context, e Entry, data []byte) error {
+	if g.ended.Load() {
+		return errEnded
+	}
+	return g.Entries.Write(ctx, e, data)
+}
+
+func (g *guard) Remove(ctx context.Context, e Entry) error {
+	if g.ended.Load() {
+		return errEnded
+	}
+	return g.Entries.Remove(ctx, e)
+}
+
+// Get reads the record. Errors are those of [Store.Get].
+func (l *Locked) Get(ctx context.Context) (Record, error) {
+	data, err := l.entries.Read(ctx, EntryRecord)
+	if err != nil {
+		return Record{}, err
+	}
+	return DecodeRecord(data)
+}
+
+// Save writes the record under a new generation, which it returns. The record
+// is durable when Save returns nil.
+func (l *Locked) Save(ctx context.Context, r Record) (generation string, err error) {
+	r.Generation = rand.Text()
+	data, err := EncodeRecord(r)
+	if err != nil {
+		return "", err
+	}
+	return r.Generation, l.entries.Write(ctx, EntryRecord, data)
+}
+
+// Delete forgets the record and its mark.
+func (l *Locked) Delete(ctx context.Context) error {
+	return errors.Join(l.entries.Remove(ctx, EntryRecord), l.entries.Remove(ctx, EntryMark))
+}
+
+// Mark reads the pending mark; none is the zero Mark. A mark that cannot be
+// decoded counts as a pending one of unknown generation.
+func (l *Locked) Mark(ctx context.Context) (Mark, error) {
+	data, err := l.entries.Read(ctx, EntryMark)
+	if errors.Is(err, ErrNotFound) {
+		return Mark{}, nil
+	}
+	if errors.Is(err, ErrCorrupt) {
+		return Mark{Pending: true}, nil
+	}
+	if err != nil {
+		return Mark{}, err
+	}
+	return decodeMark(data), nil
+}
+
+// SetMark writes the pending mark; the zero Mark removes it. It is durable
+// when SetMark returns nil.
+func (l *Locked) SetMark(ctx context.Context, m Mark) error {
+	if m == (Mark{}) {
+		return l.entries.Remove(ctx, EntryMark)
+	}
+	return l.entries.Write(ctx, EntryMark, encodeMark(m))
+}
