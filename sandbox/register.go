@@ -1,0 +1,144 @@
+package sandbox
+
+import (
+	"cmp"
+	"crypto/rand"
+	"crypto/subtle"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+)
+
+// register is anonymous dynamic registration (RFC 7591 §3).
+func (s *Server) register(w http.ResponseWriter, r *http.Request) {
+	if s.opts.Registration == "none" {
+		http.NotFound(w, r)
+		return
+	}
+	if s.opts.Registration == "refused" {
+		s.oauthError(w, r, http.StatusForbidden, "insufficient_scope",
+			"Policy 'Trusted Hosts' rejected request to client-registration service. Details: Host not trusted.")
+		return
+	}
+	var m struct {
+		Name      string   `json:"client_name"`
+		URI       string   `json:"client_uri"`
+		Redirects []string `json:"redirect_uris"`
+		Method    string   `json:"token_endpoint_auth_method"`
+		Type      string   `json:"application_type"`
+		Grants    []string `json:"grant_types"`
+		Responses []string `json:"response_types"`
+		ID        string   `json:"client_id"`
+		Secret    string   `json:"client_secret"`
+	}
+	if err := json.NewDecoder(r.Body).Decode(&m); err != nil {
+		s.oauthError(w, r, http.StatusBadRequest, "invalid_client_metadata", "The body is no JSON object of client metadata")
+		return
+	}
+	m.Method = cmp.Or(m.Method, "client_secret_basic") // RFC 7591 §2
+	m.Type = cmp.Or(m.Type, "web")
+	if m.Grants == nil {
+		m.Grants = []string{"authorization_code", "refresh_token"}
+	}
+	if m.Responses == nil {
+		m.Responses = []string{"code"}
+	}
+	invalid := func(what string) { s.oauthError(w, r, http.StatusBadRequest, "invalid_client_metadata", what) }
+	switch {
+	case m.ID != "" || m.Secret != "":
+		invalid("Client Identifier included")
+		return
+	case !slices.Contains([]string{"none", "client_secret_post", "client_secret_basic"}, m.Method):
+		invalid("Unsupported token_endpoint_auth_method")
+		return
+	case m.Type != "native" && m.Type != "web":
+		invalid("Unsupported application_type")
+		return
+	case !subset(m.Grants, "authorization_code", "refresh_token") || !slices.Contains(m.Grants, "authorization_code"):
+		invalid("Unsupported grant_types")
+		return
+	case !subset(m.Responses, "code"):
+		invalid("Unsupported response_types")
+		return
+	case len(m.Redirects) == 0:
+		s.oauthError(w, r, http.StatusBadRequest, "invalid_redirect_uri", "redirect_uris is missing")
+		return
+	}
+	for _, u := range m.Redirects {
+		if err := checkRedirect(u); err != nil {
+			s.oauthError(w, r, http.StatusBadRequest, "invalid_redirect_uri", err.Error())
+			return
+		}
+	}
+	c := &client{id: uuid(), name: m.Name, uri: m.URI, redirects: m.Redirects, methods: []string{m.Method},
+		management: rand.Text() + rand.Text(), consents: make(map[string][]string), dynamic: true}
+	c.metadata = map[string]any{ // what Keycloak answers
+		"client_id": c.id, "client_id_issued_at": s.now().Unix(), "client_name": m.Name,
+		"redirect_uris": m.Redirects, "token_endpoint_auth_method": m.Method, "application_type": m.Type,
+		"grant_types": m.Grants, "response_types": m.Responses, "scope": strings.Join(s.scopes()[1:], " "),
+		"subject_type": "public", "request_uris": []string{}, "post_logout_redirect_uris": []string{},
+		"tls_client_certificate_bound_access_tokens": false, "dpop_bound_access_tokens": false,
+		"require_pushed_authorization_requests": false, "backchannel_logout_session_required": false,
+		"frontchannel_logout_session_required": false,
+		"registration_client_uri":              s.realm + registrationPath + "/" + c.id,
+	}
+	if m.URI != "" {
+		c.metadata["client_uri"] = m.URI
+	}
+	if m.Method != "none" {
+		c.secret = rand.Text()
+		c.metadata["client_secret"], c.metadata["client_secret_expires_at"] = c.secret, 0
+	}
+	s.mu.Lock()
+	if n := s.registered(); n >= s.opts.MaxClients {
+		s.mu.Unlock()
+		s.oauthError(w, r, http.StatusForbidden, "insufficient_scope", fmt.Sprintf(
+			"Policy 'Max Clients Limit' rejected request to client-registration service. Details: It's allowed to have max %d clients per realm", s.opts.MaxClients))
+		return
+	}
+	s.clients[c.id] = c
+	s.mu.Unlock()
+	s.note(r, func(e *Request) { e.ClientID = c.id })
+	s.writeClient(w, http.StatusCreated, c, c.management)
+}
+
+func subset(have []string, of ...string) bool {
+	return !slices.ContainsFunc(have, func(x string) bool { return !slices.Contains(of, x) })
+}
+
+func (s *Server) writeClient(w http.ResponseWriter, status int, c *client, management string) {
+	doc := maps.Clone(c.metadata)
+	doc["registration_access_token"] = management
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("Location", s.realm+registrationPath+"/"+c.id)
+	writeJSON(w, status, doc)
+}
+
+// manage reads and deletes a registration (RFC 7592 §2.1 and §2.3). A
+// registration access token serves once; reading yields the next.
+func (s *Server) manage(w http.ResponseWriter, r *http.Request) {
+	token, bearer := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	id := r.PathValue("id")
+	s.mu.Lock()
+	c := s.clients[id]
+	if !bearer || c == nil || !c.dynamic || subtle.ConstantTimeCompare([]byte(token), []byte(c.management)) != 1 {
+		s.mu.Unlock()
+		s.oauthError(w, r, http.StatusUnauthorized, "invalid_token", "Failed decode token")
+		return
+	}
+	next := rand.Text() + rand.Text()
+	c.management = next
+	if r.Method == http.MethodDelete {
+		s.deleteClient(c)
+	}
+	s.mu.Unlock()
+	s.note(r, func(e *Request) { e.ClientID = c.id })
+	if r.Method == http.MethodDelete {
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
+	s.writeClient(w, http.StatusOK, c, next)
+}
