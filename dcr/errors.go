@@ -1,0 +1,58 @@
+package dcr
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/astravue/mcp-client-go/internal/oauthhttp"
+)
+
+// ErrUnsupported is a server without a registration endpoint, or, from
+// [Delete], a client without a management address.
+var ErrUnsupported = errors.New("dcr: not offered by the server")
+
+// Error codes (RFC 7591 §3.2.2).
+const (
+	InvalidRedirectURI    = "invalid_redirect_uri"
+	InvalidClientMetadata = "invalid_client_metadata"
+)
+
+// An Error is a server that refused (RFC 7591 §3.2.2, RFC 7592 §2).
+type Error struct {
+	Status      int
+	Code        string // error; "" if the answer had none
+	Description string // error_description, at most 200 characters
+	// Policy is the client registration policy that Keycloak names in a 403,
+	// such as "Trusted Hosts". Its code insufficient_scope does not mean scope.
+	Policy string
+}
+
+func (e *Error) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "dcr: the server refused with status %d", e.Status)
+	if e.Code != "" {
+		fmt.Fprintf(&b, ": %q", e.Code)
+	}
+	if e.Description != "" {
+		fmt.Fprintf(&b, " (%q)", e.Description)
+	}
+	return b.String()
+}
+
+// A RedirectURIError is a server that registered none of the redirect
+// addresses it was sent.
+type RedirectURIError struct{ Sent, Registered []string }
+
+func (e *RedirectURIError) Error() string {
+	return fmt.Sprintf("dcr: the server registered none of the redirect addresses %q", e.Sent)
+}
+
+func readError(status int, body []byte, sent Secret) *Error {
+	e := &Error{Status: status}
+	e.Code, e.Description = oauthhttp.ErrorOf(body, sent.Reveal())
+	if _, rest, ok := strings.Cut(e.Description, "Policy '"); ok {
+		e.Policy, _, _ = strings.Cut(rest, "'")
+	}
+	return e
+}

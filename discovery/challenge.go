@@ -1,0 +1,154 @@
+package discovery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/astravue/mcp-client-go/internal/oauthhttp"
+)
+
+// A Challenge is what a server asks for with a 401 or 403 (RFC 6750 §3, RFC
+// 9728 §5.1): the Bearer challenge of its WWW-Authenticate header. The zero
+// value is none. Its strings are the server's own, uncut.
+type Challenge struct {
+	Scheme           string // "Bearer"; "" if there was no such challenge
+	ResourceMetadata string // URL of the protected-resource metadata
+	Scope            string // separated by spaces
+	Error            string // "invalid_token", "insufficient_scope", …
+	ErrorDescription string
+}
+
+// Scopes returns the scopes of c, nil if it names none.
+func (c Challenge) Scopes() []string {
+	if c.Scope == "" {
+		return nil
+	}
+	return strings.Fields(c.Scope)
+}
+
+// The grammar of RFC 9110 §11, more lenient in one point: a value that is not
+// quoted may hold what a URL does. Each pattern takes the comma that ends it.
+var (
+	schemePattern  = regexp.MustCompile("^[ \t,]*([!#$%&'*+.^_`|~0-9A-Za-z-]+)(?:[ \t]+|(,)|$)")
+	token68Pattern = regexp.MustCompile(`^[0-9A-Za-z._~+/-]+=*[ \t]*(?:,|$)`)
+	paramPattern   = regexp.MustCompile("^[ \t,]*([!#$%&'*+.^_`|~0-9A-Za-z-]+)[ \t]*=[ \t]*" +
+		`(?:"((?:[^"\\]|\\.)*)"|([^ \t",=][^ \t",]*))[ \t]*(?:,|$)`)
+	quotedPair = regexp.MustCompile(`\\(.)`)
+)
+
+// ParseChallenge returns the first Bearer challenge of the WWW-Authenticate
+// lines in h. A malformed one is ignored with the rest of its line; other
+// lines still count.
+func ParseChallenge(h http.Header) Challenge {
+	for _, line := range h.Values("WWW-Authenticate") {
+		if c := parseLine(line); c.Scheme != "" {
+			return c
+		}
+	}
+	return Challenge{}
+}
+
+func parseLine(line string) Challenge {
+	for line != "" {
+		m := schemePattern.FindStringSubmatch(line)
+		if m == nil {
+			break
+		}
+		line = line[len(m[0]):]
+		params := map[string]string{}
+		if m[2] == "" { // no comma: parameters may follow
+			var ok bool
+			if line, ok = parseParams(line, params); !ok {
+				break
+			}
+		}
+		if strings.EqualFold(m[1], "Bearer") {
+			return Challenge{
+				Scheme:           "Bearer",
+				ResourceMetadata: params["resource_metadata"],
+				Scope:            params["scope"],
+				Error:            params["error"],
+				ErrorDescription: params["error_description"],
+			}
+		}
+	}
+	return Challenge{}
+}
+
+// parseParams reads what follows a scheme and its space into params, and
+// returns the rest of the line.
+func parseParams(line string, params map[string]string) (rest string, ok bool) {
+	for line != "" {
+		m := paramPattern.FindStringSubmatch(line)
+		if m == nil {
+			break
+		}
+		line = line[len(m[0]):]
+		name, value := strings.ToLower(m[1]), m[3]
+		if value == "" {
+			value = quotedPair.ReplaceAllString(m[2], "$1")
+		}
+		if _, twice := params[name]; twice {
+			return line, false
+		}
+		params[name] = value
+	}
+	if line == "" || line[0] == ',' || len(params) > 0 {
+		return line, true
+	}
+	// No parameter at all: one token68, or malformed.
+	m := token68Pattern.FindString(line)
+	return line[len(m):], m != ""
+}
+
+const probeTimeout = 30 * time.Second
+
+// Probe asks server, without a token, whether it wants a sign-in. It posts a
+// JSON-RPC ping: a 401 means yes, and c is its challenge; any other answer
+// means no. A redirect to another origin is an error, as is no answer within
+// 30 seconds. hc == nil means a hardened client. Safe for concurrent use.
+func Probe(ctx context.Context, hc *http.Client, server string) (c Challenge, needsSignIn bool, err error) {
+	u, err := oauthhttp.CheckURL(server, server)
+	if err != nil {
+		return Challenge{}, false, fmt.Errorf("discovery: server: %w", err)
+	}
+	if hc == nil {
+		hc = oauthhttp.NewClient(server)
+	}
+	guarded := *hc
+	guarded.CheckRedirect = func(to *http.Request, via []*http.Request) error {
+		if origin(to.URL) != origin(u) || len(via) > 3 {
+			return errors.New("redirected too often, or to another origin")
+		}
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, server,
+		strings.NewReader(`{"jsonrpc":"2.0","id":1,"method":"ping"}`))
+	if err != nil {
+		return Challenge{}, false, fmt.Errorf("discovery: %w", err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Accept", "application/json, text/event-stream")
+	resp, err := guarded.Do(req)
+	if err != nil {
+		if e := new(url.Error); errors.As(err, &e) {
+			err = e.Err // without the address of a redirect
+		}
+		return Challenge{}, false, fmt.Errorf("discovery: probe %s: %w", server, err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusUnauthorized {
+		return Challenge{}, false, nil
+	}
+	_, _ = io.CopyN(io.Discard, resp.Body, 64<<10) // so that the connection can be used again
+	return ParseChallenge(resp.Header), true, nil
+}
