@@ -1,0 +1,374 @@
+package mcpclient
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/modelcontextprotocol/go-sdk/mcp"
+
+	"github.com/astravue/mcp-client-go/internal/oauthhttp"
+	"github.com/astravue/mcp-client-go/refresh"
+	"github.com/astravue/mcp-client-go/tokenstore"
+)
+
+const (
+	// DefaultServer is Astravue's documented MCP endpoint.
+	DefaultServer = "https://api.astravue.com/mcp"
+
+	// NoResource as [Client.Resource] leaves the resource parameter out, as
+	// Astravue's Public API documents it.
+	NoResource = "none"
+
+	defaultName           = "astravue-mcp"
+	defaultRequestTimeout = 30 * time.Second
+	defaultSignInTimeout  = 5 * time.Minute
+)
+
+// The two issuers that Astravue's documentation allows for: its metadata is
+// served by one host and its endpoints live on the other.
+const (
+	astravueAPI   = "https://api.astravue.com"
+	astravueRealm = "https://auth.astravue.com/realms/astravue"
+)
+
+// astravueScopes are asked for where neither challenge nor metadata name any.
+var astravueScopes = []string{"openid", "profile", "email"}
+
+// A Client signs in to one MCP server as one account and keeps the tokens
+// alive. The zero value of every field is right for an Astravue user at a
+// computer with a browser and a keychain. Set the fields before the first
+// call, not after. All methods are safe for concurrent use, and any number of
+// clients, in any number of processes, may share an account. Do not copy a
+// Client after its first use.
+type Client struct {
+	// Name is the application's name: the user reads it on the consent and
+	// callback pages, and with Version it is the User-Agent of every request.
+	// "": astravue-mcp.
+	Name string
+	// Version of the application. "": that of the main module, if known.
+	Version string
+
+	// Server is the URL of the MCP server, or of a REST API to use with
+	// [Client.HTTPClient]. "": [DefaultServer]. http is for loopback only.
+	Server string
+	// Account is the caller's own name for one of several accounts at the
+	// server, such as the ID of a web application's user. "" is the default
+	// account; any other one has the sign-in page ask which account to use.
+	Account string
+
+	// Store keeps registrations and grants. nil: [tokenstore.Keychain].
+	Store tokenstore.Store
+
+	// Registration is a client registration made elsewhere. Zero: one is
+	// registered (RFC 7591) at the first sign-in and kept in Store.
+	Registration Registration
+	// Issuer pins the authorization server (RFC 8414 §2 issuer): metadata
+	// found at the server that the resource announces may state it, and where
+	// the resource announces nothing it is used. "": what is announced must
+	// identify itself by that name; for DefaultServer, Astravue's documented
+	// pair is allowed.
+	Issuer string
+	// Resource is the resource parameter (RFC 8707 §2). "": what the server's
+	// metadata says; [NoResource]: it is left out.
+	Resource string
+	// Scopes to ask for, in place of those that the server names.
+	// offline_access comes in addition: alone, it leaves the others to the
+	// server. It asks for a grant that outlives the browser's session, and
+	// has the user consent to that.
+	Scopes []string
+
+	// NonInteractive has [Client.Connect] and calls fail with
+	// [ErrLoginRequired] where they would open a browser. [Client.Login] may.
+	NonInteractive bool
+	// OpenBrowser shows the authorization URL to the user. Its error is
+	// logged and the wait for the callback goes on, since a person may still
+	// open the URL. nil: the system's browser, and where that fails the URL
+	// is written to standard error.
+	OpenBrowser func(ctx context.Context, url string) error
+
+	// RequestTimeout bounds each request to an OAuth endpoint. 0: 30 s.
+	RequestTimeout time.Duration
+	// SignInTimeout bounds the wait for a person. 0: 5 minutes.
+	SignInTimeout time.Duration
+
+	// Transport is under every request. nil: one that speaks TLS 1.2 or
+	// newer, honours the proxy environment, and does not let the documents of
+	// a public server lead to private addresses.
+	Transport http.RoundTripper
+	// MCP configures the SDK's client. nil: no capabilities and no handlers,
+	// and so no standalone stream from the server. See [mcp.ClientOptions].
+	MCP *mcp.ClientOptions
+	// Logger gets an entry for each OAuth operation: step, outcome, server,
+	// account, client ID, duration; never a secret. nil: none.
+	Logger *slog.Logger
+
+	once  sync.Once
+	state *state
+	err   error
+}
+
+// A Registration says which OAuth client to be. The zero value registers one.
+type Registration struct {
+	// ClientID of a client made by hand (Astravue: Settings → Apps → Create
+	// App), and its secret if it is a confidential one.
+	ClientID     string
+	ClientSecret tokenstore.Secret
+	// AuthMethod is the token_endpoint_auth_method (RFC 7591 §2): none,
+	// client_secret_post or client_secret_basic. "": none without a secret;
+	// with one, client_secret_post unless the server's metadata lists only
+	// client_secret_basic. Nothing is probed.
+	AuthMethod string
+
+	// ClientMetadataURL is the https URL of a Client ID Metadata Document,
+	// used as the client ID where the server supports that.
+	ClientMetadataURL string
+
+	// RedirectURL is the callback address. A loopback address is listened on,
+	// with its port if it has one; an https one belongs to a web application,
+	// see [Client.BeginLogin]. "": http://127.0.0.1/callback, any port.
+	RedirectURL string
+}
+
+// state is what a Client makes of its fields at the first call.
+type state struct {
+	name, userAgent string
+	server          *url.URL
+	serverURL       string // canonical
+	account         string
+	key             tokenstore.Key
+	store           tokenstore.Store
+	registration    Registration
+	issuer          string
+	defaultServer   bool
+	resource        string
+	scopes          []string
+	interactive     bool
+	openBrowser     func(context.Context, string) error
+	requestTimeout  time.Duration
+	signInTimeout   time.Duration
+	rt              http.RoundTripper // User-Agent over Transport
+	ownTransport    bool
+	oauth           *http.Client
+	mcp             *mcp.ClientOptions
+	impl            *mcp.Implementation
+	log             *slog.Logger
+	source          *refresh.Source
+
+	stepUps stepUps
+
+	mu     sync.Mutex
+	flight *flight // the sign-in under way
+	denied *denial // the last one that failed
+	closed bool
+}
+
+// init returns the client's state, or what is wrong with its fields.
+func (c *Client) init() (*state, error) {
+	c.once.Do(func() { c.state, c.err = c.newState() })
+	if c.err != nil {
+		return nil, c.err
+	}
+	c.state.mu.Lock()
+	defer c.state.mu.Unlock()
+	if c.state.closed {
+		return nil, ErrClosed
+	}
+	return c.state, nil
+}
+
+func (c *Client) newState() (*state, error) {
+	s := &state{
+		name:           cmp.Or(c.Name, defaultName),
+		account:        c.Account,
+		store:          c.Store,
+		registration:   c.Registration,
+		issuer:         c.Issuer,
+		resource:       c.Resource,
+		scopes:         slices.Clone(c.Scopes),
+		interactive:    !c.NonInteractive,
+		openBrowser:    c.OpenBrowser,
+		requestTimeout: cmp.Or(c.RequestTimeout, defaultRequestTimeout),
+		signInTimeout:  cmp.Or(c.SignInTimeout, defaultSignInTimeout),
+		log:            c.Logger,
+	}
+	server, err := canonicalServer(cmp.Or(c.Server, DefaultServer))
+	if err != nil {
+		return nil, fmt.Errorf("mcpclient: server address: %w", err)
+	}
+	s.server, s.serverURL = server, server.String()
+	s.key = tokenstore.GrantKey(s.serverURL, s.account)
+	s.defaultServer = s.serverURL == DefaultServer
+	if s.store == nil {
+		s.store = &tokenstore.Keychain{}
+	}
+	if s.openBrowser == nil {
+		s.openBrowser = openBrowser
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	s.log = s.log.With("server", s.serverURL, "account", s.account)
+
+	version := cmp.Or(c.Version, mainVersion())
+	s.userAgent = product(s.name)
+	if version != "" {
+		s.userAgent += "/" + product(version)
+	}
+	s.impl = &mcp.Implementation{Name: s.name, Version: cmp.Or(version, "unknown")}
+	s.mcp = c.MCP
+
+	base := c.Transport
+	if base == nil {
+		base, s.ownTransport = oauthhttp.NewTransport(s.serverURL), true
+	}
+	s.rt = &agent{base, s.userAgent}
+	s.oauth = &http.Client{Transport: s.rt, Timeout: s.requestTimeout}
+	s.source = refresh.New(refresh.Config{
+		Store: s.store, Key: s.key, HTTPClient: s.oauth,
+		Issuer: s.issuer, RequestTimeout: s.requestTimeout, Logger: c.Logger,
+	})
+	return s, nil
+}
+
+// Connect returns a session with the server, initialized and ready. It signs
+// in first if it has to and may. ctx bounds Connect and not the session. The
+// caller closes the session; calls on it refresh tokens and, unless
+// NonInteractive, sign in again where only that helps.
+//
+// Errors wrap [ErrLoginRequired], or are a [*StepError] about what failed.
+func (c *Client) Connect(ctx context.Context) (*mcp.ClientSession, error) {
+	s, err := c.init()
+	if err != nil {
+		return nil, err
+	}
+	opts := mcp.ClientOptions{Capabilities: &mcp.ClientCapabilities{}}
+	if s.mcp != nil {
+		opts = *s.mcp
+	}
+	conn := newConn(s)
+	session, err := mcp.NewClient(s.impl, &opts).Connect(ctx, &mcp.StreamableClientTransport{
+		Endpoint:   s.serverURL,
+		HTTPClient: &http.Client{Transport: conn, CheckRedirect: sameOrigin},
+		// Nobody listens to what the server has to say on its own.
+		DisableStandaloneSSE: s.mcp == nil,
+	}, nil)
+	conn.connected()
+	if err != nil {
+		return nil, at(StepConnect, err)
+	}
+	return session, nil
+}
+
+// HTTPClient returns a client that puts the access token on requests to the
+// server's origin, and signs in, refreshes and steps up as [Client.Connect]
+// does. What the server answers last is returned untouched, a 401 included.
+// It is for a REST API, or under another MCP client: a JSON-RPC notification,
+// an event stream or the end of a session never starts a sign-in.
+func (c *Client) HTTPClient() *http.Client {
+	s, err := c.init()
+	if err != nil {
+		return &http.Client{Transport: failing{err}}
+	}
+	return &http.Client{Transport: &authorizer{state: s}, CheckRedirect: sameOrigin}
+}
+
+// Close waits for a refresh under way and ends one that waits for a person.
+// It returns an error that wraps [ErrNotSaved] if tokens were issued that the
+// store never took. Sessions that are still open get no new tokens.
+func (c *Client) Close() error {
+	s, err := c.init()
+	if err != nil {
+		if errors.Is(err, ErrClosed) {
+			return nil
+		}
+		return nil // never used, or never usable
+	}
+	s.mu.Lock()
+	s.closed = true
+	f := s.flight
+	s.mu.Unlock()
+	if f != nil {
+		f.cancel(ErrClosed)
+		<-f.done
+	}
+	err = s.source.Close()
+	if s.ownTransport {
+		s.oauth.CloseIdleConnections()
+	}
+	return at(StepRefresh, err)
+}
+
+// canonicalServer checks and normalises the address that a user gave: scheme
+// and host in lower case, no default port, no fragment (RFC 8707 §2).
+func canonicalServer(raw string) (*url.URL, error) {
+	u, err := oauthhttp.CheckURL(raw, "")
+	if err != nil {
+		return nil, err
+	}
+	u.Scheme, u.Host = strings.ToLower(u.Scheme), strings.ToLower(u.Host)
+	if port := u.Port(); port == "443" && u.Scheme == "https" || port == "80" && u.Scheme == "http" {
+		u.Host = strings.TrimSuffix(u.Host, ":"+port)
+	}
+	return u, nil
+}
+
+// sameOrigin keeps requests, whose bodies belong to one server, from being
+// redirected to another.
+func sameOrigin(req *http.Request, via []*http.Request) error {
+	if len(via) >= 5 || req.URL.Scheme != via[0].URL.Scheme || req.URL.Host != via[0].URL.Host {
+		return http.ErrUseLastResponse
+	}
+	return nil
+}
+
+// agent sets the User-Agent of every request, as Astravue asks for.
+type agent struct {
+	base http.RoundTripper
+	name string
+}
+
+func (a *agent) RoundTrip(req *http.Request) (*http.Response, error) {
+	req = req.Clone(req.Context())
+	req.Header.Set("User-Agent", a.name)
+	return a.base.RoundTrip(req)
+}
+
+func (a *agent) CloseIdleConnections() {
+	if c, ok := a.base.(interface{ CloseIdleConnections() }); ok {
+		c.CloseIdleConnections()
+	}
+}
+
+type failing struct{ err error }
+
+func (f failing) RoundTrip(*http.Request) (*http.Response, error) { return nil, f.err }
+
+// product makes a token of a User-Agent (RFC 9110 §10.1.5) from a name.
+func product(s string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r > 0x20 && r < 0x7f && !strings.ContainsRune(`"(),/:;<=>?@[\]{}`, r):
+			return r
+		case r == ' ':
+			return '-'
+		}
+		return -1
+	}, s)
+}
+
+func mainVersion() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "(devel)" {
+		return info.Main.Version
+	}
+	return ""
+}

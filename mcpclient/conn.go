@@ -1,0 +1,473 @@
+package mcpclient
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"mime"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
+	"github.com/modelcontextprotocol/go-sdk/mcp"
+)
+
+const (
+	sessionHeader     = "Mcp-Session-Id"
+	versionHeader     = "Mcp-Protocol-Version"
+	lastEventIDHeader = "Last-Event-Id"
+
+	// mostAnswer bounds an answer that is one JSON document.
+	mostAnswer = 64 << 20
+)
+
+// conn is the transport under one session of the SDK. Whatever the server and
+// the network do, the SDK sees answers that it can take or an error of that
+// one request: anything else would end the session for good.
+type conn struct {
+	*state
+	latch *latch
+
+	mu          sync.Mutex
+	initialize  *message // as the SDK sent them, to be sent again
+	initialized *message
+	known       string // the session ID that the SDK knows
+	live        string // the one that the server knows by now
+	reviving    chan struct{}
+}
+
+// A message is a POST that can be made again.
+type message struct {
+	header http.Header
+	body   []byte
+}
+
+func newConn(s *state) *conn {
+	s.forgive()
+	return &conn{state: s, latch: new(latch), reviving: make(chan struct{}, 1)}
+}
+
+// connected says that the connection attempt is over.
+func (c *conn) connected() { c.latch.release() }
+
+// liveCall is the conn's answer to whether a sign-in may be started.
+func liveCall(c call) bool { return c.live }
+
+func never(call) bool { return false }
+
+func (c *conn) RoundTrip(req *http.Request) (*http.Response, error) {
+	if !c.owns(req.URL) {
+		return c.rt.RoundTrip(req) // a redirect that the SDK's client did not follow by itself
+	}
+	switch req.Method {
+	case http.MethodGet:
+		return c.stream(req), nil
+	case http.MethodPost:
+		return c.post(req)
+	}
+	r, _ := c.inSession(req)
+	resp, err := c.authorized(r, never, nil)
+	if err != nil {
+		if resp != nil {
+			drain(resp)
+		}
+		return nil, err
+	}
+	return resp, nil
+}
+
+// inSession returns req with the session ID that the server knows, and that ID.
+func (c *conn) inSession(req *http.Request) (*http.Request, string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if req.Header.Get(sessionHeader) == "" {
+		return req, ""
+	}
+	req = req.Clone(req.Context())
+	if c.live == "" {
+		req.Header.Del(sessionHeader)
+	} else {
+		req.Header.Set(sessionHeader, c.live)
+	}
+	return req, c.live
+}
+
+func (c *conn) post(req *http.Request) (*http.Response, error) {
+	asked := parseCall(req)
+	if asked.method == "initialize" || asked.method == "notifications/initialized" {
+		c.keep(req, asked.method)
+	}
+	for revived := false; ; revived = true {
+		r, id := c.inSession(req)
+		if revived {
+			body, err := again(req)
+			if err != nil {
+				return nil, err
+			}
+			r = r.Clone(r.Context())
+			r.Body = body
+		}
+		resp, err := c.authorized(r, liveCall, c.latch)
+		if err != nil {
+			return nil, c.refused(resp, err)
+		}
+		if resp.StatusCode != http.StatusNotFound || id == "" || revived {
+			return c.answer(asked, resp)
+		}
+		// MCP 2025-11-25, "Session Management": the server has forgotten the
+		// session and carried out nothing.
+		drain(resp)
+		if err := c.revive(req.Context(), id, asked); err != nil {
+			return nil, at(StepConnect, err)
+		}
+	}
+}
+
+// refused closes resp, if there is one, and returns the error for it.
+func (c *conn) refused(resp *http.Response, err error) error {
+	if resp == nil {
+		return err
+	}
+	defer drain(resp)
+	if fe := new(ForbiddenError); errors.As(err, &fe) && !errors.Is(err, ErrLoginRequired) {
+		if rpc := rpcError(resp); rpc != nil {
+			return &AnswerError{Status: resp.StatusCode, Err: rpc}
+		}
+	}
+	return at(StepConnect, err)
+}
+
+// rpcError returns the JSON-RPC error in the body of resp, or nil.
+func rpcError(resp *http.Response) error {
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	if err != nil {
+		return nil
+	}
+	msg, err := jsonrpc.DecodeMessage(body)
+	if err != nil {
+		return nil
+	}
+	if r, ok := msg.(*jsonrpc.Response); ok {
+		return r.Error
+	}
+	return nil
+}
+
+// answer makes of resp what the SDK can take.
+func (c *conn) answer(asked call, resp *http.Response) (*http.Response, error) {
+	c.mu.Lock()
+	if id := resp.Header.Get(sessionHeader); id != "" {
+		if c.known == "" {
+			c.known = id
+		}
+		c.live = id
+		resp.Header.Set(sessionHeader, c.known)
+	}
+	c.mu.Unlock()
+
+	mediaType, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	wrong := &AnswerError{Status: resp.StatusCode, ContentType: mediaType}
+	switch {
+	case resp.StatusCode < 200 || resp.StatusCode > 299:
+		defer drain(resp)
+		if rpc := rpcError(resp); rpc != nil {
+			wrong.Err = rpc
+		}
+		return nil, wrong
+	case !asked.live && asked.method == "" || resp.StatusCode == http.StatusAccepted || resp.StatusCode == http.StatusNoContent:
+		return resp, nil
+	case mediaType == "text/event-stream":
+		resp.Body = &eventBody{events: newEventReader(resp.Body, c.droppedEvent), body: resp.Body}
+		return resp, nil
+	case mediaType == "application/json":
+		body, err := io.ReadAll(io.LimitReader(resp.Body, mostAnswer+1))
+		_ = resp.Body.Close()
+		switch {
+		case err != nil:
+			wrong.Err = fmt.Errorf("read answer: %w", err)
+		case len(body) > mostAnswer:
+			wrong.Err = fmt.Errorf("answer is larger than %d MiB", mostAnswer>>20)
+		default:
+			if _, err := jsonrpc.DecodeMessage(body); err == nil || !asked.live {
+				resp.Body = io.NopCloser(bytes.NewReader(body))
+				return resp, nil
+			}
+			wrong.Err = errors.New("answer is no JSON-RPC message")
+		}
+		return nil, wrong
+	case !asked.live:
+		return resp, nil
+	}
+	drain(resp)
+	return nil, wrong
+}
+
+func (c *conn) droppedEvent() {
+	c.log.Warn("the server sent an event that is no JSON-RPC message", "step", StepConnect.String())
+}
+
+// keep remembers the handshake.
+func (c *conn) keep(req *http.Request, method string) {
+	body, err := again(req)
+	if err != nil || body == nil {
+		return
+	}
+	defer body.Close()
+	data, err := io.ReadAll(body)
+	if err != nil {
+		return
+	}
+	m := &message{req.Header.Clone(), data}
+	m.header.Del(sessionHeader)
+	m.header.Del("Authorization")
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if method == "initialize" {
+		c.initialize = m
+	} else {
+		c.initialized = m
+	}
+}
+
+// revive begins a new session at the server in place of stale, which it has
+// forgotten, unless somebody has done so already.
+func (c *conn) revive(ctx context.Context, stale string, asked call) error {
+	select {
+	case c.reviving <- struct{}{}:
+		defer func() { <-c.reviving }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	c.mu.Lock()
+	first, second, live := c.initialize, c.initialized, c.live
+	c.mu.Unlock()
+	if live != stale {
+		return nil
+	}
+	if first == nil || second == nil {
+		return mcp.ErrSessionMissing
+	}
+	start := time.Now()
+	id, version, err := c.handshake(ctx, first, asked)
+	if want := second.header.Get(versionHeader); err == nil && version != want {
+		err = fmt.Errorf("the server came back with protocol version %s, the session has %s", quote(version), quote(want))
+	}
+	if err == nil {
+		_, err = c.replay(ctx, second, id, asked, nil)
+	}
+	c.audit(ctx, StepConnect, "new session", "", start, err)
+	if err != nil {
+		return fmt.Errorf("the server has forgotten the session and takes no new one: %w", err)
+	}
+	c.log.Warn("the server had forgotten the session; what it kept in memory for it is lost", "step", StepConnect.String())
+	c.mu.Lock()
+	c.live = id
+	c.mu.Unlock()
+	return nil
+}
+
+// handshake sends initialize and returns the new session's ID and version.
+func (c *conn) handshake(ctx context.Context, m *message, asked call) (id, version string, err error) {
+	resp, err := c.replay(ctx, m, "", asked, func(resp *http.Response) error {
+		var data []byte
+		if mediaType, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); mediaType == "text/event-stream" {
+			events := newEventReader(resp.Body, c.droppedEvent)
+			for data == nil {
+				e, err := events.next()
+				if err != nil {
+					return err
+				}
+				if e.response {
+					data = eventData(e.raw)
+				}
+			}
+		} else if data, err = io.ReadAll(io.LimitReader(resp.Body, 1<<20)); err != nil {
+			return err
+		}
+		msg, err := jsonrpc.DecodeMessage(data)
+		if err != nil {
+			return err
+		}
+		r, ok := msg.(*jsonrpc.Response)
+		if !ok {
+			return errors.New("answer to initialize is no response")
+		}
+		if r.Error != nil {
+			return r.Error
+		}
+		var result struct {
+			Version string `json:"protocolVersion"`
+		}
+		err = json.Unmarshal(r.Result, &result)
+		version = result.Version
+		return err
+	})
+	if err != nil {
+		return "", "", err
+	}
+	return resp.Header.Get(sessionHeader), version, nil
+}
+
+// replay posts a kept message and has read look at a good answer.
+func (c *conn) replay(ctx context.Context, m *message, id string, asked call, read func(*http.Response) error) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.serverURL, bytes.NewReader(m.body))
+	if err != nil {
+		return nil, err
+	}
+	req.Header = m.header.Clone()
+	if id != "" {
+		req.Header.Set(sessionHeader, id)
+	}
+	resp, err := c.authorized(req, func(call) bool { return asked.live }, c.latch)
+	if err != nil {
+		return nil, c.refused(resp, err)
+	}
+	defer drain(resp)
+	if resp.StatusCode < 200 || resp.StatusCode > 299 {
+		return nil, &AnswerError{Status: resp.StatusCode}
+	}
+	if read != nil {
+		err = read(resp)
+	}
+	return resp, err
+}
+
+func eventData(raw []byte) []byte {
+	var data []byte
+	for line := range bytes.Lines(raw) {
+		if value, ok := bytes.CutPrefix(bytes.TrimRight(line, "\r\n"), []byte("data:")); ok {
+			data = append(append(data, value...), '\n')
+		}
+	}
+	return bytes.TrimSpace(data)
+}
+
+// stream answers a GET at once and feeds it from as many upstream streams as
+// it takes: one that is refused would block the SDK's Connect, and an outage
+// would end its session.
+func (c *conn) stream(req *http.Request) *http.Response {
+	r, w := io.Pipe()
+	ctx, cancel := context.WithCancel(req.Context())
+	go func() { w.CloseWithError(c.feed(ctx, req, w)) }()
+	return &http.Response{
+		Status: "200 OK", StatusCode: http.StatusOK,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header:        http.Header{"Content-Type": {"text/event-stream"}},
+		Body:          &streamBody{r, cancel},
+		ContentLength: -1,
+		Request:       req,
+	}
+}
+
+type streamBody struct {
+	*io.PipeReader
+	cancel context.CancelFunc
+}
+
+func (b *streamBody) Close() error {
+	b.cancel()
+	return b.PipeReader.Close()
+}
+
+const (
+	// resumeTries bounds how often the stream of a call is asked for again.
+	resumeTries = 5
+	backoffMin  = time.Second
+	backoffMax  = 30 * time.Second
+)
+
+// feed copies events to w until ctx ends or, for the stream of a call, until
+// that is answered or cannot be had any more.
+func (c *conn) feed(ctx context.Context, req *http.Request, w io.Writer) error {
+	last := req.Header.Get(lastEventIDHeader)
+	resuming := last != ""
+	var pause, asked time.Duration
+	failures := 0
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(max(pause, asked)):
+		}
+		r, id := c.inSession(req.Clone(ctx))
+		if last != "" {
+			r = r.Clone(ctx)
+			r.Header.Set(lastEventIDHeader, last)
+		}
+		resp, err := c.authorized(r, never, nil)
+		progress := false
+		switch {
+		case err != nil:
+			if resp != nil {
+				drain(resp)
+			}
+		case isEvents(resp):
+			for events := newEventReader(resp.Body, c.droppedEvent); ; {
+				e, err := events.next()
+				if err != nil {
+					break
+				}
+				progress = true
+				if e.id != "" {
+					last = e.id
+				}
+				if e.retry > 0 {
+					asked = min(e.retry, backoffMax)
+				}
+				if _, err := w.Write(e.raw); err != nil || resuming && e.response {
+					_ = resp.Body.Close()
+					return cmp.Or(err, io.EOF) // closed by the SDK, or all it waits for
+				}
+			}
+			_ = resp.Body.Close()
+		case resp.StatusCode == http.StatusNotFound && id != "":
+			drain(resp)
+			progress = c.revive(ctx, id, call{}) == nil
+		case resp.StatusCode < 500 && resp.StatusCode != http.StatusTooManyRequests:
+			// 405 and its like: the server has nothing to say on its own.
+			drain(resp)
+			if resuming {
+				return io.EOF
+			}
+			<-ctx.Done()
+			return ctx.Err()
+		default:
+			asked = min(retryAfter(resp.Header), time.Hour)
+			drain(resp)
+		}
+		if failures++; progress {
+			failures = 0
+		}
+		if resuming && failures >= resumeTries {
+			return io.EOF
+		}
+		pause = backoff(failures)
+	}
+}
+
+func isEvents(resp *http.Response) bool {
+	mediaType, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	return resp.StatusCode == http.StatusOK && mediaType == "text/event-stream"
+}
+
+// backoff returns how long to wait after so many failures in a row.
+func backoff(failures int) time.Duration {
+	d := backoffMin << min(failures, 6)
+	d = min(d, backoffMax)
+	return d/2 + rand.N(d/2)
+}
+
+func retryAfter(h http.Header) time.Duration {
+	seconds, err := strconv.ParseUint(h.Get("Retry-After"), 10, 31)
+	if err != nil {
+		return 0
+	}
+	return time.Duration(seconds) * time.Second
+}

@@ -1,0 +1,36 @@
+// Package mcpclient is the whole: step 7 of the documented flow, "connect over
+// Streamable HTTP with the bearer token", and everything before and after it.
+//
+//	client := &mcpclient.Client{Name: "Acme Notes"} // Astravue, the browser, the OS keychain
+//	defer client.Close()                            // waits for a refresh under way
+//	session, err := client.Connect(ctx)             // *mcp.ClientSession of the go-sdk
+//
+// # The flow
+//
+// A [Client] without tokens takes these steps, each a package of its own that
+// can be used alone:
+//
+//  1. discovery: protected-resource metadata (RFC 9728) and authorization-server metadata (RFC 8414)
+//  2. pkce: a code verifier and its S256 challenge (RFC 7636)
+//  3. dcr: a client ID, given, named by URL, or registered (RFC 7591) and kept
+//  4. authcode: the authorization URL, with state and resource (RFC 6749 §4.1.1, RFC 8707)
+//  5. callback: the loopback listener that the browser is sent back to (RFC 8252 §7.3)
+//  6. authcode: the code for tokens, with verifier and resource; tokenstore: where they are kept
+//  7. mcpclient: the bearer token on every request to the server (RFC 6750 §2.1)
+//  8. refresh: new tokens before the old ones expire (RFC 6749 §6), rotation included
+//
+// With tokens it takes step 7 alone, and step 8 when they are about to expire.
+// Errors name the step: [StepError].
+//
+// # What stands between the SDK and the server
+//
+// Tokens are put on requests by an [http.RoundTripper] under the go-sdk's
+// StreamableClientTransport, not by its OAuthHandler: a request that is
+// refused, a stream that breaks and a session that the server forgot are
+// mended or turned into a typed error of that one call, and the session goes on.
+//
+// The package has no dialect of MCP: what [Client.Connect] yields is the SDK's
+// own session. It does not show tokens to its caller, does not store them
+// outside the [tokenstore.Store], and does not repeat a call that the server
+// may have carried out.
+package mcpclient

@@ -1,0 +1,166 @@
+package mcpclient
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/astravue/mcp-client-go/refresh"
+)
+
+var (
+	// ErrLoginRequired is wrapped by every error that only a sign-in can
+	// mend, where none was allowed: [Client.Login] is the remedy.
+	ErrLoginRequired = refresh.ErrLoginRequired
+
+	// ErrNotSaved is wrapped by errors about tokens that the server issued
+	// and the store did not take. This process goes on with them; the next
+	// one will have to sign in.
+	ErrNotSaved = refresh.ErrNotSaved
+
+	// ErrNoRegistration says that there is no way to a client ID: none was
+	// given, the server takes no client-ID metadata document from us, and it
+	// offers no dynamic registration.
+	ErrNoRegistration = errors.New("no client ID was given and the server registers none")
+
+	// ErrPendingLogin is wrapped by errors about a [PendingLogin] that is of
+	// no use: older than ten minutes, used before, sealed for somebody else,
+	// or altered.
+	ErrPendingLogin = errors.New("pending sign-in is not valid")
+
+	// ErrClosed is returned after [Client.Close].
+	ErrClosed = errors.New("mcpclient: client is closed")
+)
+
+// A Step is one of the documented steps of the flow. Its name is that of the
+// package that takes it.
+type Step int
+
+const (
+	StepDiscovery    Step = 1 + iota // discovery: find the server's OAuth configuration
+	StepPKCE                         // pkce: make verifier and challenge
+	StepRegistration                 // dcr: get a client ID
+	StepAuthorize                    // authcode: send the user to the authorization endpoint
+	StepCallback                     // callback: wait for the redirect
+	StepExchange                     // authcode, tokenstore: code for tokens, and keep them
+	StepConnect                      // mcpclient: use them
+	StepRefresh                      // refresh: renew them
+)
+
+var stepNames = [...]string{"", "discovery", "pkce", "dcr", "authcode", "callback", "tokenstore", "mcpclient", "refresh"}
+
+// String returns the step's name.
+func (s Step) String() string {
+	if s < StepDiscovery || s > StepRefresh {
+		return fmt.Sprintf("Step(%d)", int(s))
+	}
+	return stepNames[s]
+}
+
+// A StepError says at which step something went wrong. It is the outermost
+// error of everything that [Client]'s methods return about the flow.
+type StepError struct {
+	Step Step
+	Err  error
+}
+
+func (e *StepError) Error() string {
+	return fmt.Sprintf("step %d of 8 (%s): %v", int(e.Step), e.Step, e.Err)
+}
+
+func (e *StepError) Unwrap() error { return e.Err }
+
+// at wraps err in a StepError, unless a step is named in it already: the
+// first one to fail is the one that a reader wants.
+func at(step Step, err error) error {
+	if err == nil {
+		return nil
+	}
+	if se := new(StepError); errors.As(err, &se) {
+		return se
+	}
+	return &StepError{step, err}
+}
+
+// A TokenRefusedError says that the server refuses an access token that was
+// issued a moment ago. Another sign-in would not help, so none is started.
+type TokenRefusedError struct {
+	Resource    string // what the token was asked for; "" if nothing
+	Issuer      string
+	Code        string // of the challenge, such as invalid_token
+	Description string
+}
+
+func (e *TokenRefusedError) Error() string {
+	var b strings.Builder
+	b.WriteString("the server refuses an access token that was just issued")
+	if e.Code != "" {
+		fmt.Fprintf(&b, " (%s", quote(e.Code))
+		if e.Description != "" {
+			fmt.Fprintf(&b, ": %s", quote(e.Description))
+		}
+		b.WriteString(")")
+	}
+	fmt.Fprintf(&b, "; its audience may not be %s, its issuer %s may not be trusted, or the two servers' clocks differ", orWord(e.Resource, "the server"), e.Issuer)
+	return b.String()
+}
+
+// A ForbiddenError says that the account may not do what was asked (HTTP 403).
+// The session goes on.
+type ForbiddenError struct {
+	Code        string   // of the challenge; "" if there was none
+	Description string   // error_description
+	Scopes      []string // asked for by the server and not to be had by more sign-ins
+}
+
+func (e *ForbiddenError) Error() string {
+	msg := "the server forbids it (HTTP 403"
+	if e.Code != "" {
+		msg += ", " + quote(e.Code)
+	}
+	if e.Description != "" {
+		msg += ": " + quote(e.Description)
+	}
+	msg += ")"
+	if len(e.Scopes) > 0 {
+		msg += fmt.Sprintf("; it asks for the scopes %q and still refuses after signing in for them", e.Scopes)
+	}
+	return msg
+}
+
+// An AnswerError says that the server answered a call with something that is
+// no MCP answer. The session goes on.
+type AnswerError struct {
+	Status      int    // HTTP status
+	ContentType string // media type, without parameters
+	Err         error  // what is wrong with it; nil if the status says all
+}
+
+func (e *AnswerError) Error() string {
+	msg := fmt.Sprintf("the server answered HTTP %d", e.Status)
+	if e.ContentType != "" {
+		msg += " with " + quote(e.ContentType)
+	}
+	if e.Err != nil {
+		msg += ": " + e.Err.Error()
+	}
+	return msg
+}
+
+func (e *AnswerError) Unwrap() error { return e.Err }
+
+// quote makes server text fit for a sentence.
+func quote(s string) string {
+	const most = 200
+	if len(s) > most {
+		s = strings.ToValidUTF8(s[:most], "") + "…"
+	}
+	return fmt.Sprintf("%q", s)
+}
+
+func orWord(s, word string) string {
+	if s == "" {
+		return word
+	}
+	return s
+}

@@ -1,0 +1,267 @@
+package mcpclient
+
+import (
+	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/astravue/mcp-client-go/authcode"
+	"github.com/astravue/mcp-client-go/discovery"
+	"github.com/astravue/mcp-client-go/internal/clock"
+	"github.com/astravue/mcp-client-go/tokenstore"
+)
+
+// ErrNoSignIn says that the server asks for no sign-in and publishes nothing
+// that one could be made with.
+var ErrNoSignIn = errors.New("the server asks for no sign-in")
+
+// LoginOptions are for programs with a terminal. nil is right for all others.
+type LoginOptions struct {
+	// Pasted yields what a person pastes: the address at which a browser on
+	// another computer ended up. It is raced with the callback.
+	Pasted <-chan string
+	// OnIgnored, if not nil, is told of each pasted address that could not
+	// be used; the wait goes on.
+	OnIgnored func(error)
+}
+
+// Login signs in through the browser, also where a session is there already,
+// and keeps the new one. It waits for a sign-in to the same account that is
+// under way elsewhere, and takes its result.
+//
+// Errors are a [*StepError]; within, an [*authcode.AuthorizationError] is a
+// refusal by the user or the server, and [ErrNoSignIn] a server without one.
+func (c *Client) Login(ctx context.Context, opts *LoginOptions) error {
+	s, err := c.init()
+	if err != nil {
+		return err
+	}
+	if opts == nil {
+		opts = &LoginOptions{}
+	}
+	held, err := s.held(ctx)
+	if err != nil {
+		return at(StepExchange, err)
+	}
+	want := signIn{login: opts}
+	if held.Grant != nil {
+		want.before = held.Grant.SignIn
+	}
+	if want.challenge, err = s.prepare(ctx); err != nil {
+		return err
+	}
+	_, err = s.signIn(ctx, want)
+	return err
+}
+
+// challenge asks the server whether it wants a sign-in, and what for.
+func (s *state) challenge(ctx context.Context) (c discovery.Challenge, needed bool, err error) {
+	start := time.Now()
+	c, needed, err = discovery.Probe(ctx, s.oauth, s.serverURL)
+	s.audit(ctx, StepDiscovery, "probe", "", start, err)
+	return c, needed, at(StepDiscovery, err)
+}
+
+// prepare takes step 1 for a sign-in that somebody asked for.
+func (s *state) prepare(ctx context.Context) (discovery.Challenge, error) {
+	c, needed, err := s.challenge(ctx)
+	if err != nil || needed {
+		return c, err
+	}
+	// It may still want one for more than a ping.
+	_, err = s.discover(ctx, c)
+	if missing := new(discovery.NotFoundError); errors.As(err, &missing) && missing.What == discovery.ResourceMetadata {
+		return c, at(StepDiscovery, fmt.Errorf("%w: %w", ErrNoSignIn, err))
+	}
+	return c, nil
+}
+
+// pendingLife is how long a web application's user may take.
+const pendingLife = 10 * time.Minute
+
+// A PendingLogin is a sign-in that was begun and waits for its callback. It
+// holds the state and the code verifier: it leaves the process sealed only
+// ([PendingLogin.Seal]), and no fmt verb shows what is in it. It serves once.
+type PendingLogin struct {
+	v      *pendingLogin // behind a pointer, which no verb follows
+	secret tokenstore.Secret
+	used   atomic.Bool
+}
+
+type pendingLogin struct {
+	ID                 string         `json:"id"`
+	Key                tokenstore.Key `json:"key"` // whose sign-in it is
+	Started            time.Time      `json:"started"`
+	State              string         `json:"state"`
+	Verifier           string         `json:"verifier"`
+	Issuer             string         `json:"issuer"`
+	IssSupported       bool           `json:"iss_supported,omitempty"`
+	TokenEndpoint      string         `json:"token_endpoint"`
+	RevocationEndpoint string         `json:"revocation_endpoint,omitempty"`
+	ClientID           string         `json:"client_id"`
+	AuthMethod         string         `json:"auth_method"`
+	Registration       tokenstore.Key `json:"registration,omitempty"`
+	RedirectURI        string         `json:"redirect_uri"`
+	Resource           string         `json:"resource,omitempty"`
+	Scopes             []string       `json:"scopes,omitempty"`
+}
+
+// Format implements [fmt.Formatter]: it shows nothing of p.
+func (p *PendingLogin) Format(f fmt.State, _ rune) { fmt.Fprint(f, "PendingLogin") }
+
+// BeginLogin begins the sign-in of a web application's user, whose browser is
+// to be redirected to authorizationURL; the callback at
+// Registration.RedirectURL is then given to [Client.FinishLogin] with pending,
+// within ten minutes. Account says whose sign-in it is.
+func (c *Client) BeginLogin(ctx context.Context) (authorizationURL string, pending *PendingLogin, err error) {
+	s, err := c.init()
+	if err != nil {
+		return "", nil, err
+	}
+	redirect := s.registration.RedirectURL
+	if redirect == "" {
+		return "", nil, at(StepAuthorize, errors.New("Registration.RedirectURL, the application's callback address, is not set"))
+	}
+	challenge, err := s.prepare(ctx)
+	if err != nil {
+		return "", nil, err
+	}
+	cfg, err := s.discover(ctx, challenge)
+	if err != nil {
+		return "", nil, err
+	}
+	cl := &oauthClient{}
+	var given bool
+	if cl.auth, given = s.given(cfg); !given {
+		cl.registration = tokenstore.RegistrationKey(cfg.Issuer, s.name, redirect)
+		r, err := s.registered(ctx, cfg, cl.registration, func(old *tokenstore.Registration) ([]string, error) {
+			if old != nil && slices.Contains(old.RedirectURIs, redirect) {
+				return nil, nil
+			}
+			return []string{redirect}, nil
+		})
+		if err != nil {
+			return "", nil, at(StepRegistration, err)
+		}
+		cl.auth.ID, cl.auth.Secret, cl.auth.Method = r.ClientID, r.ClientSecret, r.AuthMethod
+	}
+	held, err := s.held(ctx)
+	if err != nil {
+		return "", nil, at(StepExchange, err)
+	}
+	pending, authorizationURL, err = s.authorize(cfg, cl, redirect, s.scopesFor(cfg, signIn{login: &LoginOptions{}}, held.Grant))
+	return authorizationURL, pending, err
+}
+
+// FinishLogin ends a sign-in with the URL at which the user's browser came
+// back. A callback that belongs to another sign-in gives an error that wraps
+// [authcode.ErrState] and leaves pending as it is.
+func (c *Client) FinishLogin(ctx context.Context, pending *PendingLogin, callbackURL string) error {
+	s, err := c.init()
+	if err != nil {
+		return err
+	}
+	u, err := url.Parse(callbackURL)
+	if err != nil {
+		return at(StepCallback, errors.New("callback address is no URL"))
+	}
+	v, err := url.ParseQuery(u.RawQuery)
+	if err != nil {
+		return at(StepCallback, errors.New("callback address has a malformed query"))
+	}
+	if pending.v.Key != s.key {
+		return at(StepCallback, fmt.Errorf("%w: it is another user's", ErrPendingLogin))
+	}
+	if age := clock.Now().Sub(pending.v.Started); age > pendingLife || age < -time.Minute {
+		return at(StepCallback, fmt.Errorf("%w: it is %s old", ErrPendingLogin, age.Round(time.Second)))
+	}
+	if pending.v.Registration != "" {
+		// A sealed one does not carry the client's secret.
+		r, err := s.store.Get(ctx, pending.v.Registration)
+		if err != nil && !errors.Is(err, tokenstore.ErrNotFound) {
+			return at(StepExchange, err)
+		}
+		if r.Registration == nil || r.Registration.ClientID != pending.v.ClientID {
+			return at(StepCallback, fmt.Errorf("%w: its client is registered no more", ErrPendingLogin))
+		}
+		pending.secret = r.Registration.ClientSecret
+	} else {
+		pending.secret = s.registration.ClientSecret
+	}
+	err = s.store.Update(ctx, s.key.SignIn(), func(ctx context.Context, _ *tokenstore.Locked) error {
+		held, err := s.held(ctx)
+		if err != nil {
+			return err
+		}
+		if pending.used.Load() || held.Grant != nil && held.Grant.SignIn == pending.v.ID {
+			return at(StepCallback, fmt.Errorf("%w: it was used before", ErrPendingLogin))
+		}
+		_, err = s.finish(ctx, pending, v)
+		if !errors.Is(err, authcode.ErrState) {
+			pending.used.Store(true)
+		}
+		return err
+	})
+	return at(StepExchange, err)
+}
+
+// Seal encrypts p with a 32-byte key (AES-256-GCM), for a cookie or a table.
+// Only [Client.OpenPendingLogin] of a client with the same Server and Account
+// opens it.
+func (p *PendingLogin) Seal(key []byte) (string, error) {
+	aead, err := sealer(key)
+	if err != nil {
+		return "", err
+	}
+	plain, err := json.Marshal(p.v)
+	if err != nil {
+		return "", err
+	}
+	nonce := make([]byte, aead.NonceSize())
+	_, _ = rand.Read(nonce) // never fails
+	return base64.RawURLEncoding.EncodeToString(aead.Seal(nonce, nonce, plain, []byte(p.v.Key))), nil
+}
+
+// OpenPendingLogin opens what [PendingLogin.Seal] made. Errors wrap
+// [ErrPendingLogin].
+func (c *Client) OpenPendingLogin(key []byte, sealed string) (*PendingLogin, error) {
+	s, err := c.init()
+	if err != nil {
+		return nil, err
+	}
+	aead, err := sealer(key)
+	if err != nil {
+		return nil, err
+	}
+	data, err := base64.RawURLEncoding.DecodeString(strings.TrimSpace(sealed))
+	if err != nil || len(data) < aead.NonceSize() {
+		return nil, at(StepCallback, fmt.Errorf("%w: it was altered", ErrPendingLogin))
+	}
+	plain, err := aead.Open(nil, data[:aead.NonceSize()], data[aead.NonceSize():], []byte(s.key))
+	p := &PendingLogin{v: new(pendingLogin)}
+	if err != nil || json.Unmarshal(plain, p.v) != nil {
+		return nil, at(StepCallback, fmt.Errorf("%w: it was altered, or sealed for another user or with another key", ErrPendingLogin))
+	}
+	return p, nil
+}
+
+func sealer(key []byte) (cipher.AEAD, error) {
+	if len(key) != 32 {
+		return nil, fmt.Errorf("mcpclient: sealing key has %d bytes, not 32", len(key))
+	}
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, err
+	}
+	return cipher.NewGCM(block)
+}
