@@ -1,0 +1,236 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/modelcontextprotocol/go-sdk/mcp"
+	"github.com/spf13/cobra"
+
+	"github.com/astravue/mcp-client-go/internal/clock"
+	"github.com/astravue/mcp-client-go/mcpclient"
+	"github.com/astravue/mcp-client-go/sandbox"
+	"github.com/astravue/mcp-client-go/tokenstore"
+)
+
+func (a *app) demoCommand() *cobra.Command {
+	var withBrowser bool
+	cmd := &cobra.Command{
+		Use:   "demo",
+		Short: "Show the whole flow against a local sandbox, step by step",
+		Long: `Show the whole flow against a local sandbox, step by step: discovery, PKCE,
+registration, sign-in, callback, tokens, tool calls, refresh, sign-out. It needs
+nothing but this program, and leaves nothing behind. What would be secret is
+shown as [redacted], although here it is worth nothing.
+
+Without --browser it fills in the sandbox's sign-in and consent pages by itself;
+with it, you do.
+
+With --output json it prints the exchanges as an array:
+  [{"step":1, "package":"discovery", "title":"…", "method":"GET", "url":"…",
+    "sent":{…}, "status":200, "received":{…}}]`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if withBrowser && !cmd.Flags().Changed("timeout") {
+				a.timeout = 5 * time.Minute
+			}
+			return a.demo(a.bound(cmd), withBrowser)
+		},
+	}
+	cmd.Flags().BoolVar(&withBrowser, "browser", false, "sign in yourself, in your browser")
+	return cmd
+}
+
+func (a *app) demo(ctx context.Context, withBrowser bool) error {
+	srv, err := sandbox.Start(sandbox.Options{Logger: a.logger()})
+	if err != nil {
+		return err
+	}
+	defer srv.Close()
+	d := &demonstration{app: a, srv: srv, out: a.stdout}
+	if a.output == "json" {
+		d.out = io.Discard
+	}
+	d.trace = &trace{srv: srv, show: d.exchange}
+	store := &tokenstore.Memory{}
+	open := func(account string) *mcpclient.Client {
+		return &mcpclient.Client{
+			Name: "astravue-mcp demo", Version: version(), Server: srv.URL(), Account: account,
+			Store: store, Transport: d.trace, SignInTimeout: a.timeout, Logger: a.logger(),
+			OpenBrowser: func(ctx context.Context, url string) error {
+				d.trace.authorize(url)
+				if withBrowser {
+					return a.show(ctx, url, false)
+				}
+				return signInByItself(ctx, srv, url, account)
+			},
+		}
+	}
+	a.client = open("")
+	err = d.tell(ctx, a.client, func() *mcpclient.Client { return open("mia") })
+	if err == nil && a.output == "json" {
+		return a.printJSON(d.trace.exchanges)
+	}
+	return err
+}
+
+// A demonstration tells the story.
+type demonstration struct {
+	*app
+	srv   *sandbox.Server
+	out   io.Writer
+	trace *trace
+	step  int
+}
+
+func (d *demonstration) say(format string, args ...any) {
+	fmt.Fprintf(d.out, format+"\n", args...)
+}
+
+func (d *demonstration) tell(ctx context.Context, owner *mcpclient.Client, member func() *mcpclient.Client) error {
+	d.say("A sandbox Astravue runs at %s, with its sign-in pages at %s.", d.srv.APIURL(), d.srv.AuthURL())
+	d.say("This is all that happens between a new AI tool and its first call.")
+
+	session, err := owner.Connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = session.Close() }()
+	d.chapter("Connected. What the server can do:")
+	var names []string
+	for t, err := range session.Tools(ctx, nil) {
+		if err != nil {
+			return err
+		}
+		names = append(names, t.Name)
+	}
+	slices.Sort(names)
+	d.say("  %d tools, among them %s", len(names), strings.Join(names[:6], ", "))
+
+	d.chapter("Three calls that belong together: a task, its timer, the timesheet.")
+	var task struct {
+		ID string `json:"id"`
+	}
+	if err := d.call(ctx, session, "create_project_task", map[string]any{"project_id": "project-1", "title": "Try Astravue MCP"}, &task); err != nil {
+		return err
+	}
+	if err := d.call(ctx, session, "start_project_task_timer", map[string]any{"task_id": task.ID}, nil); err != nil {
+		return err
+	}
+
+	d.chapter("31 minutes pass. The access token lives for 30, so the next call renews it first, and nobody is asked.")
+	d.srv.Advance(31 * time.Minute)
+	defer clock.Advance(31 * time.Minute)()
+	if err := d.call(ctx, session, "stop_project_task_timer", map[string]any{"task_id": task.ID}, nil); err != nil {
+		return err
+	}
+	today := d.srv.Now().UTC().Format(time.DateOnly)
+	if err := d.call(ctx, session, "get_project_timesheet_summary", map[string]any{"project_id": "project-1", "from": today, "to": today}, nil); err != nil {
+		return err
+	}
+
+	d.chapter("A second account, Mia, is a member. A member may not create a space, and an AI tool that acts for her may not either.")
+	second := member()
+	err = func() error {
+		theirs, err := second.Connect(ctx)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = theirs.Close() }()
+		err = d.call(ctx, theirs, "create_space", map[string]any{"name": "Mine"}, nil)
+		if err == nil {
+			return errors.New("the sandbox let a member create a space")
+		}
+		if !errors.Is(err, errTool) {
+			return err
+		}
+		_, err = second.Logout(ctx)
+		return err
+	}()
+	if err := errors.Join(err, second.Close()); err != nil {
+		return err
+	}
+
+	d.chapter("Signing out: the server revokes the tokens, and they are forgotten here.")
+	res, err := owner.Logout(ctx)
+	if err != nil {
+		return err
+	}
+	d.say("  %s; nothing is stored any more", res.Revocation)
+
+	d.chapter("That was the whole flow. Where to go next:")
+	d.say("  astravue-mcp login                   sign in to your own Astravue workspace")
+	d.say("  astravue-mcp tools                   see what it offers")
+	d.say("  astravue-mcp demo --browser          the same again, signing in yourself")
+	d.say("  astravue-mcp sandbox                 a sandbox of your own to try things with")
+	d.say("  go doc github.com/astravue/mcp-client-go/mcpclient    to embed it: three lines")
+	return nil
+}
+
+func (d *demonstration) chapter(title string) {
+	d.step = 0 // the next exchange names its step again
+	d.say("\n%s", title)
+}
+
+// call calls a tool and shows what it said; into, if not nil, gets its result.
+func (d *demonstration) call(ctx context.Context, session *mcp.ClientSession, tool string, args map[string]any, into any) error {
+	res, err := session.CallTool(ctx, &mcp.CallToolParams{Name: tool, Arguments: args})
+	if err != nil {
+		return err
+	}
+	for _, c := range res.Content {
+		if text, ok := c.(*mcp.TextContent); ok {
+			lines := strings.Split(strings.TrimSpace(clean(text.Text)), "\n")
+			for _, line := range lines[:min(len(lines), 4)] {
+				d.say("     %s", line)
+			}
+			if len(lines) > 4 {
+				d.say("     …")
+			}
+		}
+	}
+	if res.IsError {
+		return errTool
+	}
+	if into == nil {
+		return nil
+	}
+	return remarshal(res.StructuredContent, into)
+}
+
+// stepTitles say in a line what each step is for.
+var stepTitles = map[mcpclient.Step]string{
+	mcpclient.StepDiscovery:    "where does this server have people sign in?",
+	mcpclient.StepPKCE:         "a secret that only this program knows, and its hash",
+	mcpclient.StepRegistration: "become a client of that server",
+	mcpclient.StepAuthorize:    "send the user to the sign-in page",
+	mcpclient.StepCallback:     "the browser comes back to a port that is open for this moment",
+	mcpclient.StepExchange:     "the code for tokens, which go into the store",
+	mcpclient.StepConnect:      "the token on every request",
+	mcpclient.StepRefresh:      "a new pair of tokens for the old one, which is dead from now on",
+}
+
+// exchange prints one exchange as it happens.
+func (d *demonstration) exchange(e *exchange) {
+	if e.Step != d.step {
+		d.step = e.Step
+		d.say("\n%d. %s: %s", e.Step, e.Package, e.Title)
+	}
+	d.say("   → %s %s", e.Method, e.URL)
+	d.members(e.Sent)
+	if e.Status != 0 {
+		d.say("   ← %d", e.Status)
+		d.members(e.Received)
+	}
+}
+
+func (d *demonstration) members(m map[string]any) {
+	for _, name := range sortedKeys(m) {
+		d.say("       %s: %s", name, clean(fmt.Sprint(m[name])))
+	}
+}

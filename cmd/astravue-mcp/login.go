@@ -1,0 +1,132 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/pkg/browser"
+	"github.com/spf13/cobra"
+
+	"github.com/astravue/mcp-client-go/mcpclient"
+	"github.com/astravue/mcp-client-go/tokenstore"
+)
+
+func (a *app) loginCommand() *cobra.Command {
+	var r mcpclient.Registration
+	var secretFile, issuer, scope string
+	var noBrowser bool
+	cmd := &cobra.Command{
+		Use:   "login",
+		Short: "Sign in through the browser and keep the session",
+		Long: `Sign in through the browser and keep the session.
+
+The browser is $BROWSER if that is set, else the system's. Where none opens,
+open the printed address yourself, on any computer; on a terminal you can then
+paste the address at which the browser ended up.
+
+A client is registered at the server by itself, once. Where a server does not
+allow that, make an app by hand (in Astravue: Settings → Apps → Create App) and
+give its ID, and its secret if it has one, here; they are kept with the session.
+
+With --output json it prints what status prints.`,
+		Example: `  astravue-mcp login
+  astravue-mcp login --account work
+  astravue-mcp login --client-id 3f1c… --client-secret-file secret.txt
+  astravue-mcp login --scope "openid offline_access"   # outlives the browser's session`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx := a.bound(cmd)
+			if secretFile != "" {
+				if r.ClientID == "" {
+					return usagef("--client-secret-file goes with --client-id")
+				}
+				secret, err := a.readSecret(secretFile)
+				if err != nil {
+					return err
+				}
+				r.ClientSecret = secret
+			}
+			c := a.open()
+			c.Registration, c.Issuer, c.Scopes = r, issuer, strings.Fields(scope)
+			c.OpenBrowser = func(ctx context.Context, url string) error { return a.show(ctx, url, noBrowser) }
+			opts := &mcpclient.LoginOptions{
+				Pasted:    a.pasted(),
+				OnIgnored: func(error) { a.note("That is not the address of this sign-in. Paste the whole address bar.") },
+			}
+			if secretFile == "-" {
+				opts.Pasted = nil // standard input is used up
+			}
+			if err := c.Login(ctx, opts); err != nil {
+				return err
+			}
+			st, err := c.Status(ctx)
+			if err != nil {
+				return err
+			}
+			a.note("Signed in.")
+			return a.printStatus(st)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&r.ClientID, "client-id", "", "`ID` of an app made by hand; none is registered then")
+	f.StringVar(&secretFile, "client-secret-file", "", "`FILE` with the app's secret; - is standard input")
+	f.StringVar(&r.ClientMetadataURL, "client-metadata-url", "", "https `URL` of a client ID metadata document")
+	f.StringVar(&r.RedirectURL, "redirect-url", "", "loopback `URL` that the browser comes back to (default http://127.0.0.1/callback, any port)")
+	f.StringVar(&scope, "scope", "", "`SCOPES` to ask for, separated by spaces, in place of those that the server names; offline_access alone comes in addition")
+	f.StringVar(&issuer, "issuer", "", "`URL` by which the authorization server must identify itself")
+	f.BoolVar(&noBrowser, "no-browser", false, "print the address only")
+	return cmd
+}
+
+// show shows the authorization URL to the user, in whatever way there is.
+func (a *app) show(ctx context.Context, url string, noBrowser bool) error {
+	// The address is printed always: a browser may open where nobody looks.
+	if a.output == "text" {
+		fmt.Fprintf(a.stderr, "To sign in, open this address in a browser:\n\n  %s\n\n", url)
+		if a.terminal() != nil {
+			fmt.Fprintf(a.stderr, "If the browser is on another computer, paste the address at which it ends up here.\n")
+		}
+	} else {
+		fmt.Fprintf(a.stderr, "{\"authorization_url\":%q}\n", url)
+	}
+	if noBrowser {
+		return nil
+	}
+	if program := strings.TrimSpace(os.Getenv("BROWSER")); program != "" {
+		return a.browse(ctx, program, url)
+	}
+	browser.Stdout, browser.Stderr = a.stderr, a.stderr
+	opened := make(chan error, 1)
+	go func() { opened <- browser.OpenURL(url) }() // may not return while the browser runs
+	select {
+	case err := <-opened:
+		return err
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+// readSecret reads a client secret from a file, never from an argument, which
+// other users of the computer can see.
+func (a *app) readSecret(name string) (tokenstore.Secret, error) {
+	var data []byte
+	var err error
+	if name == "-" {
+		data, err = io.ReadAll(io.LimitReader(a.stdin, 1<<16))
+	} else {
+		data, err = os.ReadFile(name)
+	}
+	if err != nil {
+		return tokenstore.Secret{}, &usageError{fmt.Errorf("--client-secret-file: %w", err)}
+	}
+	data = bytes.TrimSpace(data)
+	if len(data) == 0 {
+		return tokenstore.Secret{}, &usageError{errors.New("--client-secret-file: it is empty")}
+	}
+	return tokenstore.NewSecret(string(data)), nil
+}

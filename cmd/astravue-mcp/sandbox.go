@@ -1,0 +1,83 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/astravue/mcp-client-go/sandbox"
+)
+
+func (a *app) sandboxCommand() *cobra.Command {
+	var o sandbox.Options
+	cmd := &cobra.Command{
+		Use:   "sandbox",
+		Short: "Run a local Astravue to try things with",
+		Long: `Run a local Astravue to try things with, until it is interrupted: an
+authorization server with sign-in and consent pages, and an MCP server with a
+workspace behind it. It listens on loopback and keeps nothing.
+
+With --output json it prints, when it is ready:
+  {"server":"…", "issuer":"…", "api":"…", "client_id":"…", "client_secret":"…",
+   "accounts":[{"user":"…", "password":"…", "role":"…"}]}
+where the client is a confidential app that is registered already.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.IssuerHost != "api" && o.IssuerHost != "auth" {
+				return usagef("--issuer-host is %q, not api or auth", o.IssuerHost)
+			}
+			if o.AccessTTL <= 0 || o.RefreshTTL <= 0 {
+				return usagef("a token's life must be longer than 0")
+			}
+			o.Logger = a.logger()
+			srv, err := sandbox.Start(o)
+			if err != nil {
+				return err
+			}
+			if err := a.printSandbox(srv); err != nil {
+				return errors.Join(err, srv.Close())
+			}
+			<-cmd.Context().Done()
+			return srv.Close()
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.Listen, "listen", "127.0.0.1:0", "loopback `ADDRESS` of the MCP server; port 0 is any")
+	f.DurationVar(&o.AccessTTL, "access-ttl", 30*time.Minute, "`LIFE` of access tokens")
+	f.DurationVar(&o.RefreshTTL, "refresh-ttl", 24*time.Hour, "`LIFE` of refresh tokens")
+	f.StringVar(&o.IssuerHost, "issuer-host", "auth", "host that the issuer is on: `api|auth`")
+	f.BoolVar(&o.AutoApprove, "auto-approve", false, "sign in and approve without showing a page")
+	return cmd
+}
+
+func (a *app) printSandbox(srv *sandbox.Server) error {
+	id, secret := srv.App()
+	if a.output == "json" {
+		type account struct {
+			User     string `json:"user"`
+			Password string `json:"password"`
+			Role     string `json:"role"`
+		}
+		out := struct {
+			Server       string    `json:"server"`
+			Issuer       string    `json:"issuer"`
+			API          string    `json:"api"`
+			ClientID     string    `json:"client_id"`
+			ClientSecret string    `json:"client_secret"`
+			Accounts     []account `json:"accounts"`
+		}{Server: srv.URL(), Issuer: srv.Issuer(), API: srv.APIURL(), ClientID: id, ClientSecret: secret}
+		for _, u := range srv.Accounts() {
+			out.Accounts = append(out.Accounts, account{u.User, u.Password, u.Role})
+		}
+		return a.printJSON(out)
+	}
+	fmt.Fprintf(a.stdout, "The sandbox is ready. In another terminal:\n\n  astravue-mcp login --server %s\n\n", srv.URL())
+	fmt.Fprintf(a.stdout, "Accounts:\n")
+	for _, u := range srv.Accounts() {
+		fmt.Fprintf(a.stdout, "  %-8s %-8s password %s\n", u.User, u.Role, u.Password)
+	}
+	a.note("Interrupt to end it. It keeps nothing.")
+	return nil
+}

@@ -1,0 +1,180 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/astravue/mcp-client-go/internal/clock"
+	"github.com/astravue/mcp-client-go/mcpclient"
+)
+
+func (a *app) statusCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "Show the session: who, where, how long",
+		Long: `Show the session: who, where, how long. Nothing is sent.
+
+With --output json:
+  {"server":"…", "account":"…", "signed_in":true, "issuer":"…", "client_id":"…",
+   "resource":"…", "scopes":["…"], "obtained_at":"…", "access_expires_at":"…",
+   "refreshable":true, "refresh_expires_at":"…", "refresh_expires":"at|never|unknown"}
+Members that are not known are left out. Without a session the exit status is 3.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			st, err := a.open().Status(a.bound(cmd))
+			if err != nil {
+				return err
+			}
+			return a.printStatus(st)
+		},
+	}
+}
+
+func (a *app) printStatus(st *mcpclient.Status) error {
+	refresh := "unknown"
+	switch {
+	case st.RefreshForever:
+		refresh = "never"
+	case !st.RefreshExpiresAt.IsZero():
+		refresh = "at"
+	}
+	if a.output == "json" {
+		out := struct {
+			Server           string    `json:"server"`
+			Account          string    `json:"account"`
+			SignedIn         bool      `json:"signed_in"`
+			Issuer           string    `json:"issuer,omitempty"`
+			ClientID         string    `json:"client_id,omitempty"`
+			Resource         string    `json:"resource,omitempty"`
+			Scopes           []string  `json:"scopes,omitempty"`
+			ObtainedAt       time.Time `json:"obtained_at,omitzero"`
+			AccessExpiresAt  time.Time `json:"access_expires_at,omitzero"`
+			Refreshable      bool      `json:"refreshable"`
+			RefreshExpiresAt time.Time `json:"refresh_expires_at,omitzero"`
+			RefreshExpires   string    `json:"refresh_expires,omitempty"`
+		}{
+			Server: st.Server, Account: st.Account, SignedIn: st.SignedIn,
+			Issuer: st.Issuer, ClientID: st.ClientID, Resource: st.Resource, Scopes: st.ScopesGranted,
+			ObtainedAt: st.ObtainedAt, AccessExpiresAt: st.AccessExpiresAt,
+			Refreshable: st.Refreshable, RefreshExpiresAt: st.RefreshExpiresAt,
+		}
+		if st.Refreshable {
+			out.RefreshExpires = refresh
+		}
+		if err := a.printJSON(out); err != nil {
+			return err
+		}
+		if !st.SignedIn {
+			return errSignedOut
+		}
+		return nil
+	}
+	now := clock.Now()
+	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	row := func(name, value string) { fmt.Fprintf(w, "%s\t%s\n", name, clean(value)) }
+	row("Server", st.Server)
+	if st.Account != "" {
+		row("Account", st.Account)
+	}
+	if !st.SignedIn {
+		row("Session", "none")
+		if err := w.Flush(); err != nil {
+			return err
+		}
+		a.note("Sign in: %s", a.line("login"))
+		return errSignedOut
+	}
+	row("Signed in at", st.Issuer)
+	row("Client", st.ClientID)
+	row("Scopes", orNone(strings.Join(st.ScopesGranted, " ")))
+	switch {
+	case st.AccessExpiresAt.IsZero():
+		row("Access token", "for an unknown time")
+	case now.Before(st.AccessExpiresAt):
+		row("Access token", "until "+day(st.AccessExpiresAt, now))
+	default:
+		row("Access token", "expired; the next call renews it")
+	}
+	switch {
+	case !st.Refreshable:
+		row("Session", "ends with the access token")
+	case refresh == "never":
+		row("Session", "does not expire by itself")
+	case refresh == "at":
+		row("Session", "until "+day(st.RefreshExpiresAt, now)+" if not used")
+	default:
+		row("Session", "renewed for as long as the server allows")
+	}
+	return w.Flush()
+}
+
+func orNone(s string) string {
+	if s == "" {
+		return "none"
+	}
+	return s
+}
+
+func (a *app) logoutCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "logout",
+		Short: "Sign out: revoke the tokens and forget them",
+		Long: `Sign out: revoke the tokens at the server, where it offers that, and forget
+them in any case.
+
+With --output json:
+  {"revocation":"revoked|not offered|failed", "error":"…",
+   "access_token_until":"…", "other_processes_seconds":60}
+Without a session the exit status is 3.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			res, err := a.open().Logout(a.bound(cmd))
+			if err != nil {
+				return err
+			}
+			none := res.Revocation == mcpclient.RevocationNotNeeded
+			if a.output == "json" {
+				out := struct {
+					Revocation mcpclient.Revocation `json:"revocation"`
+					Error      string               `json:"error,omitempty"`
+					Until      time.Time            `json:"access_token_until,omitzero"`
+					Elsewhere  int                  `json:"other_processes_seconds,omitempty"`
+				}{Revocation: res.Revocation, Until: res.AccessUntil}
+				if res.Err != nil {
+					out.Error = res.Err.Error()
+				}
+				if !none {
+					out.Elsewhere = int(res.Elsewhere.Seconds())
+				}
+				if err := a.printJSON(out); err != nil {
+					return err
+				}
+				if none {
+					return errSignedOut
+				}
+				return nil
+			}
+			switch res.Revocation {
+			case mcpclient.RevocationNotNeeded:
+				fmt.Fprintln(a.stdout, "There was no session.")
+				return errSignedOut
+			case mcpclient.Revoked:
+				fmt.Fprintln(a.stdout, "Signed out: the server has revoked the tokens, and they are forgotten here.")
+			case mcpclient.RevocationMissing:
+				fmt.Fprintln(a.stdout, "Signed out: the tokens are forgotten here. The server does not offer to revoke them.")
+			case mcpclient.RevocationFailed:
+				fmt.Fprintln(a.stdout, "Signed out: the tokens are forgotten here. The server could not be made to revoke them.")
+				a.note("astravue-mcp: %v", res.Err)
+			}
+			if now := clock.Now(); res.AccessUntil.After(now) {
+				fmt.Fprintf(a.stdout, "Where only its signature is checked, the access token is good until %s.\n", day(res.AccessUntil, now))
+			}
+			fmt.Fprintf(a.stdout, "Other programs that use this session notice within %s.\n", strings.TrimSuffix(res.Elsewhere.String(), "0s"))
+			return nil
+		},
+	}
+}

@@ -1,0 +1,378 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/modelcontextprotocol/go-sdk/mcp"
+	"github.com/spf13/cobra"
+)
+
+func (a *app) toolsCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "tools [TOOL]",
+		Short: "List the server's tools, or show what one of them takes",
+		Long: `List the server's tools, or show what one of them takes.
+
+With --output json the list is an array of tools, and TOOL one of them, as the
+Model Context Protocol describes them: name, title, description, inputSchema,
+outputSchema, annotations.`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.withTools(cmd, func(_ context.Context, _ *mcp.ClientSession, tools []*mcp.Tool) error {
+				if len(args) == 1 {
+					tool, err := find(tools, args[0])
+					if err != nil {
+						return err
+					}
+					return a.printTool(tool)
+				}
+				if a.output == "json" {
+					return a.printJSON(tools)
+				}
+				w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+				for _, t := range tools {
+					fmt.Fprintf(w, "%s\t%s\t%s\n", clean(t.Name), kind(t), firstLine(cmp.Or(t.Description, t.Title)))
+				}
+				return w.Flush()
+			})
+		},
+	}
+}
+
+// withTools connects and hands the session and the server's tools to f.
+func (a *app) withTools(cmd *cobra.Command, f func(context.Context, *mcp.ClientSession, []*mcp.Tool) error) error {
+	ctx := a.bound(cmd)
+	session, err := a.open().Connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer session.Close()
+	tools := []*mcp.Tool{}
+	for t, err := range session.Tools(ctx, nil) {
+		if err != nil {
+			return err
+		}
+		tools = append(tools, t)
+	}
+	return f(ctx, session, tools)
+}
+
+func find(tools []*mcp.Tool, name string) (*mcp.Tool, error) {
+	i := slices.IndexFunc(tools, func(t *mcp.Tool) bool { return t.Name == name })
+	if i < 0 {
+		var like []string
+		for _, t := range tools {
+			for word := range strings.SplitSeq(name, "_") {
+				if len(word) > 3 && strings.Contains(t.Name, word) && len(like) < 5 && !slices.Contains(like, t.Name) {
+					like = append(like, t.Name)
+				}
+			}
+		}
+		if len(like) > 0 {
+			return nil, usagef("the server has no tool %q; like it are %s", name, strings.Join(like, ", "))
+		}
+		return nil, usagef("the server has no tool %q; the command tools lists them", name)
+	}
+	return tools[i], nil
+}
+
+// kind says what a tool may do, as far as it says so itself.
+func kind(t *mcp.Tool) string {
+	switch h := t.Annotations; {
+	case h == nil:
+		return ""
+	case h.ReadOnlyHint:
+		return "read-only"
+	case h.DestructiveHint == nil || *h.DestructiveHint:
+		return "destructive"
+	}
+	return "changes"
+}
+
+func firstLine(s string) string {
+	s, _, _ = strings.Cut(clean(s), "\n")
+	return s
+}
+
+// A property is what a tool's schema says about one argument.
+type property struct {
+	Type        any    `json:"type"` // a name or a list of names
+	Description string `json:"description"`
+	Enum        []any  `json:"enum"`
+}
+
+// is reports whether an argument may be of this type.
+func (p property) is(name string) bool {
+	switch t := p.Type.(type) {
+	case string:
+		return t == name
+	case []any:
+		return slices.Contains(t, any(name))
+	}
+	return false
+}
+
+func (p property) typeName() string {
+	switch t := p.Type.(type) {
+	case string:
+		return t
+	case []any:
+		var names []string
+		for _, n := range t {
+			if s, _ := n.(string); s != "null" {
+				names = append(names, fmt.Sprint(n))
+			}
+		}
+		return strings.Join(names, " or ")
+	}
+	return "value"
+}
+
+// arguments returns what a tool takes, by name, and which it must be given.
+func arguments(t *mcp.Tool) (properties map[string]property, required []string) {
+	var schema struct {
+		Properties map[string]json.RawMessage `json:"properties"`
+		Required   []string                   `json:"required"`
+	}
+	data, err := json.Marshal(t.InputSchema)
+	if err != nil || json.Unmarshal(data, &schema) != nil {
+		return nil, nil
+	}
+	properties = make(map[string]property)
+	for name, raw := range schema.Properties {
+		var p property
+		_ = json.Unmarshal(raw, &p) // a schema may be a boolean; then nothing is known
+		properties[name] = p
+	}
+	return properties, schema.Required
+}
+
+func (a *app) printTool(t *mcp.Tool) error {
+	if a.output == "json" {
+		return a.printJSON(t)
+	}
+	fmt.Fprintln(a.stdout, clean(t.Name))
+	if d := clean(cmp.Or(t.Description, t.Title)); d != "" {
+		fmt.Fprintln(a.stdout, d)
+	}
+	if k := kind(t); k != "" {
+		fmt.Fprintf(a.stdout, "It calls itself %s.\n", map[string]string{
+			"read-only": "read-only", "destructive": "destructive", "changes": "one that changes things and destroys none",
+		}[k])
+	}
+	properties, required := arguments(t)
+	if len(properties) == 0 {
+		fmt.Fprintln(a.stdout, "\nIt takes no arguments.")
+		return nil
+	}
+	fmt.Fprintln(a.stdout, "\nArguments:")
+	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	names := slices.SortedFunc(maps.Keys(properties), func(x, y string) int {
+		if rx, ry := slices.Contains(required, x), slices.Contains(required, y); rx != ry {
+			return map[bool]int{true: -1, false: 1}[rx]
+		}
+		return strings.Compare(x, y)
+	})
+	for _, name := range names {
+		p := properties[name]
+		must := ""
+		if slices.Contains(required, name) {
+			must = ", required"
+		}
+		text := firstLine(p.Description)
+		if len(p.Enum) > 0 {
+			text = strings.TrimSpace(text + " " + clean(fmt.Sprint(p.Enum)))
+		}
+		fmt.Fprintf(w, "  %s\t%s%s\t%s\n", clean(name), p.typeName(), must, text)
+	}
+	return w.Flush()
+}
+
+func (a *app) callCommand() *cobra.Command {
+	var raw string
+	cmd := &cobra.Command{
+		Use:   "call TOOL [key=value …]",
+		Short: "Call a tool",
+		Long: `Call a tool.
+
+A value is read as the type that the tool's schema names: text as it stands,
+numbers, true and false, and for lists and objects JSON. For a list, a value
+that is no JSON is split at commas. With --args the arguments are one JSON
+object; key=value then adds to it.
+
+With --output json it prints the result as the Model Context Protocol describes
+it: content, structuredContent, isError. If the tool itself reports an error
+the exit status is 4.`,
+		Example: `  astravue-mcp call list_spaces
+  astravue-mcp call create_project_task project_id=prj_1 title="Write the report"
+  echo '{"limit":5}' | astravue-mcp call list_project_tasks --args -`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			given, err := a.readArgs(raw)
+			if err != nil {
+				return err
+			}
+			for _, pair := range args[1:] {
+				if name, _, ok := strings.Cut(pair, "="); !ok || name == "" {
+					return usagef("argument %q is not key=value", pair)
+				}
+			}
+			return a.withTools(cmd, func(ctx context.Context, session *mcp.ClientSession, tools []*mcp.Tool) error {
+				tool, err := find(tools, args[0])
+				if err != nil {
+					return err
+				}
+				if err := setArguments(given, tool, args[1:]); err != nil {
+					return err
+				}
+				res, err := session.CallTool(ctx, &mcp.CallToolParams{Name: tool.Name, Arguments: given})
+				if err != nil {
+					return err
+				}
+				return a.printResult(res)
+			})
+		},
+	}
+	cmd.Flags().StringVar(&raw, "args", "", "arguments as a `JSON` object, @file or - for standard input")
+	return cmd
+}
+
+// readArgs returns the object that --args gives.
+func (a *app) readArgs(raw string) (map[string]any, error) {
+	var data []byte
+	var err error
+	switch name, isFile := strings.CutPrefix(raw, "@"); {
+	case raw == "":
+		return map[string]any{}, nil
+	case raw == "-":
+		data, err = io.ReadAll(a.stdin)
+	case isFile:
+		data, err = os.ReadFile(name)
+	default:
+		data = []byte(raw)
+	}
+	if err != nil {
+		return nil, &usageError{fmt.Errorf("--args: %w", err)}
+	}
+	var v map[string]any
+	d := json.NewDecoder(strings.NewReader(string(data)))
+	d.UseNumber()
+	if err := d.Decode(&v); err != nil || d.More() || v == nil {
+		return nil, usagef("--args is not one JSON object")
+	}
+	return v, nil
+}
+
+// setArguments adds key=value pairs, read as the tool's schema says.
+func setArguments(into map[string]any, tool *mcp.Tool, pairs []string) error {
+	properties, required := arguments(tool)
+	for _, pair := range pairs {
+		name, text, _ := strings.Cut(pair, "=")
+		p, known := properties[name]
+		if !known && properties != nil {
+			return usagef("%s has no argument %q; it takes %s", tool.Name, name, orNone(strings.Join(slices.Sorted(maps.Keys(properties)), ", ")))
+		}
+		v, err := p.parse(text)
+		if err != nil {
+			return usagef("argument %s of %s: %w", name, tool.Name, err)
+		}
+		into[name] = v
+	}
+	for _, name := range required {
+		if _, ok := into[name]; !ok {
+			return usagef("%s needs the argument %s; %q shows all it takes", tool.Name, name, "astravue-mcp tools "+tool.Name)
+		}
+	}
+	return nil
+}
+
+// parse reads text as the property's type. Without one, it is text.
+func (p property) parse(text string) (any, error) {
+	if len(p.Enum) > 0 && !slices.ContainsFunc(p.Enum, func(e any) bool { return fmt.Sprint(e) == text }) {
+		return nil, fmt.Errorf("%q is none of %v", text, p.Enum)
+	}
+	if p.is("integer") {
+		if n, err := strconv.ParseInt(text, 10, 64); err == nil {
+			return n, nil
+		}
+	}
+	if p.is("number") {
+		if _, err := strconv.ParseFloat(text, 64); err == nil && json.Valid([]byte(text)) {
+			return json.Number(text), nil
+		}
+	}
+	if p.is("boolean") && (text == "true" || text == "false") {
+		return text == "true", nil
+	}
+	if p.is("null") && text == "null" {
+		return nil, nil
+	}
+	if p.is("array") || p.is("object") {
+		var v any
+		if err := json.Unmarshal([]byte(text), &v); err == nil {
+			if _, list := v.([]any); list && p.is("array") {
+				return v, nil
+			}
+			if _, object := v.(map[string]any); object && p.is("object") {
+				return v, nil
+			}
+		}
+		if p.is("array") && !strings.HasPrefix(text, "[") {
+			return strings.Split(text, ","), nil
+		}
+	}
+	if p.is("string") || p.Type == nil {
+		return text, nil
+	}
+	return nil, fmt.Errorf("%q is no %s", text, p.typeName())
+}
+
+func (a *app) printResult(res *mcp.CallToolResult) error {
+	if a.output == "json" {
+		if err := a.printJSON(res); err != nil {
+			return err
+		}
+	} else {
+		out := a.stdout
+		if res.IsError {
+			out = a.stderr
+		}
+		for _, c := range res.Content {
+			switch c := c.(type) {
+			case *mcp.TextContent:
+				fmt.Fprintln(out, clean(c.Text))
+			case *mcp.ImageContent:
+				fmt.Fprintf(out, "[image, %s, %d bytes; --output json has it]\n", clean(c.MIMEType), len(c.Data))
+			case *mcp.AudioContent:
+				fmt.Fprintf(out, "[audio, %s, %d bytes; --output json has it]\n", clean(c.MIMEType), len(c.Data))
+			case *mcp.ResourceLink:
+				fmt.Fprintf(out, "[%s: %s]\n", clean(c.Name), clean(c.URI))
+			case *mcp.EmbeddedResource:
+				if c.Resource != nil && c.Resource.Text != "" {
+					fmt.Fprintln(out, clean(c.Resource.Text))
+				} else if c.Resource != nil {
+					fmt.Fprintf(out, "[%s]\n", clean(c.Resource.URI))
+				}
+			}
+		}
+		if len(res.Content) == 0 && res.StructuredContent != nil {
+			if err := json.NewEncoder(out).Encode(res.StructuredContent); err != nil {
+				return err
+			}
+		}
+	}
+	if res.IsError {
+		return errTool
+	}
+	return nil
+}

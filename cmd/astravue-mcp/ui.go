@@ -1,0 +1,262 @@
+package main
+
+// How this program speaks:
+//
+//   - Results are on standard output, and nothing else is.
+//   - An error is one sentence on standard error, in lower case, behind the
+//     program's name: the step and the cause. The next thing to do follows on a
+//     line of its own.
+//   - Only this file turns an error into advice, by its type, never by its text.
+//   - A token, a code and a passphrase are never printed.
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"runtime/debug"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/astravue/mcp-client-go/authcode"
+	"github.com/astravue/mcp-client-go/callback"
+	"github.com/astravue/mcp-client-go/dcr"
+	"github.com/astravue/mcp-client-go/discovery"
+	"github.com/astravue/mcp-client-go/mcpclient"
+	"github.com/astravue/mcp-client-go/refresh"
+	"github.com/astravue/mcp-client-go/tokenstore"
+)
+
+// Exit statuses.
+const (
+	exitOK = iota
+	exitFailure
+	exitUsage
+	exitLogin
+	exitTool
+)
+
+// A usageError is a command line that makes no sense.
+type usageError struct{ error }
+
+func (e *usageError) Unwrap() error { return e.error }
+
+func usagef(format string, args ...any) error { return &usageError{fmt.Errorf(format, args...)} }
+
+// errTool is a tool's own error, which has been printed already.
+var errTool = errors.New("the tool reported an error")
+
+// errSignedOut is a command without a session, which has said so already.
+var errSignedOut = errors.New("not signed in")
+
+type timeoutError struct{ after time.Duration }
+
+func (e *timeoutError) Error() string { return fmt.Sprintf("gave up after %s", e.after) }
+func (e *timeoutError) Unwrap() error { return context.DeadlineExceeded }
+
+// report prints err, if there is one, and returns the exit status.
+func (a *app) report(err error) int {
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.Is(err, errTool):
+		return exitTool
+	case errors.Is(err, errSignedOut):
+		return exitLogin
+	}
+	code, status, hint := a.explain(err)
+	message := err.Error()
+	step := new(mcpclient.StepError)
+	if errors.As(err, &step) {
+		message = step.Error() // what the SDK put around it names no cause
+	}
+	if late := new(timeoutError); a.ctx != nil && errors.As(context.Cause(a.ctx), &late) && code == "timeout" {
+		message = strings.TrimSuffix(message, context.DeadlineExceeded.Error()) + late.Error()
+	}
+	if a.output == "json" {
+		e := map[string]string{"code": code, "message": message}
+		if step.Step != 0 {
+			e["step"] = step.Step.String()
+		}
+		if hint != "" {
+			e["hint"] = hint
+		}
+		line, _ := json.Marshal(map[string]any{"error": e}) // strings only
+		fmt.Fprintf(a.stderr, "%s\n", line)
+		return status
+	}
+	fmt.Fprintf(a.stderr, "astravue-mcp: %s\n", message)
+	if hint != "" {
+		fmt.Fprintf(a.stderr, "%s\n", hint)
+	}
+	return status
+}
+
+// explain returns the error's code in JSON, the exit status, and what to do.
+func (a *app) explain(err error) (code string, status int, hint string) {
+	var (
+		usage     *usageError
+		denied    *authcode.AuthorizationError
+		issuer    *authcode.IssuerError
+		port      *callback.PortError
+		refused   *dcr.Error
+		redirects *dcr.RedirectURIError
+		missing   *discovery.NotFoundError
+		mismatch  *discovery.MismatchError
+		address   *discovery.URLError
+		token     *mcpclient.TokenRefusedError
+		forbidden *mcpclient.ForbiddenError
+		answer    *mcpclient.AnswerError
+		locked    *tokenstore.LockTimeoutError
+		retry     *refresh.RetryError
+		client    *refresh.ClientError
+		exchange  *authcode.TokenError
+		authority x509.UnknownAuthorityError
+		dns       *net.DNSError
+		step      = new(mcpclient.StepError)
+	)
+	_ = errors.As(err, &step)
+	switch {
+	case errors.As(err, &usage):
+		return "usage", exitUsage, "Run with --help to see what the command takes."
+	case errors.As(err, &forbidden) && errors.Is(err, mcpclient.ErrLoginRequired):
+		return "login_required", exitLogin, "Sign in for these scopes: " + a.line("login") + " --scope \"…\""
+	case errors.Is(err, mcpclient.ErrLoginRequired):
+		return "login_required", exitLogin, "Sign in: " + a.line("login")
+	case errors.As(err, &token):
+		return "token_refused", exitFailure, "Signing in again would not help. Compare this computer's clock with the server's, and ask the server's administrator for which audience its tokens must be."
+	case errors.As(err, &forbidden):
+		return "forbidden", exitFailure, "Your role in the workspace does not allow this; ask an owner or admin of it."
+	case errors.As(err, &denied) && denied.Denied():
+		return "denied", exitFailure, "Access was not approved. To try again: " + a.line("login")
+	case errors.As(err, &denied):
+		return "authorization_failed", exitFailure, "The server would not sign you in. If it names scopes, try other ones: " + a.line("login") + " --scope \"…\""
+	case errors.As(err, &issuer):
+		return "issuer_mismatch", exitFailure, "The answer came from another authorization server than the one asked; nothing of it was used. If it happens again, tell the server's administrator."
+	case errors.As(err, &mismatch):
+		if mismatch.Field == "issuer" {
+			return "metadata_mismatch", exitFailure, "Its administrator has to put that right. If you know the issuer to be right: " + a.line("login") + " --issuer URL"
+		}
+		return "metadata_mismatch", exitFailure, "Check the address, the path and a slash at its end included; it must be the one that the server calls its own."
+	case errors.Is(err, discovery.ErrNoPKCE):
+		return "no_pkce", exitFailure, "Signing in there would not be safe. Its administrator has to switch on PKCE with S256."
+	case errors.As(err, &address):
+		return "unsafe_address", exitFailure, "Nothing was sent there. Tell the server's administrator."
+	case errors.Is(err, mcpclient.ErrNoSignIn):
+		return "no_sign_in", exitFailure, "Use it without: " + a.line("tools")
+	case errors.As(err, &missing):
+		return "not_found", exitFailure, "Check the address; " + a.line("discover") + " shows what is found there."
+	case errors.Is(err, mcpclient.ErrNoRegistration):
+		return "no_client_id", exitFailure, "Make an app in Astravue (Settings → Apps → Create App) and sign in with its ID: " + a.line("login") + " --client-id ID"
+	case errors.As(err, &refused), errors.As(err, &redirects):
+		return "registration_refused", exitFailure, "Ask the server's administrator to let this client register, or sign in with a client ID of your own (in Astravue: Settings → Apps → Create App): " + a.line("login") + " --client-id ID"
+	case errors.As(err, &port):
+		return "port_taken", exitFailure, "Another program listens there. End it, or choose another address: " + a.line("login") + " --redirect-url http://127.0.0.1/callback"
+	case errors.As(err, &client):
+		return "client_refused", exitFailure, "The server no longer takes this client ID or secret. Sign in with the right ones: " + a.line("login") + " --client-id ID --client-secret-file FILE"
+	case errors.As(err, &locked):
+		return "locked", exitFailure, "Another program is using this account's tokens. Try again when it is done; if it hangs, end it."
+	case errors.Is(err, tokenstore.ErrWrongIdentity):
+		return "wrong_passphrase", exitFailure, "Nothing was changed. Try again with the passphrase or identity that the files were made with."
+	case errors.Is(err, tokenstore.ErrUnavailable) && a.store == "keychain":
+		return "store_unavailable", exitFailure, "Unlock the keychain, or keep tokens in encrypted files: --store file (ASTRAVUE_MCP_STORE=file)."
+	case errors.Is(err, tokenstore.ErrUnavailable):
+		return "store_unavailable", exitFailure, "Check that the folder of the tokens can be written, and that a passphrase or an identity is at hand (ASTRAVUE_MCP_PASSPHRASE_FILE, ASTRAVUE_MCP_IDENTITY_FILE)."
+	case errors.Is(err, tokenstore.ErrCorrupt):
+		return "store_damaged", exitFailure, "Sign in again, which replaces what is stored: " + a.line("login")
+	case errors.Is(err, mcpclient.ErrNotSaved):
+		return "not_saved", exitFailure, "The tokens could not be kept. Put the store right, then: " + a.line("login")
+	case errors.As(err, &retry):
+		return "try_again", exitFailure, fmt.Sprintf("The session is kept. Try again in %s.", max(time.Until(retry.At), time.Second).Round(time.Second))
+	case errors.Is(err, context.Canceled):
+		return "interrupted", exitFailure, ""
+	case step.Step == mcpclient.StepCallback && errors.Is(err, context.DeadlineExceeded):
+		return "timeout", exitFailure, "If the browser showed an error page, that names the reason. To try again: " + a.line("login") + "; on another computer than the browser's, paste the address at which the browser ended up."
+	case errors.As(err, &exchange) && exchange.Status != 0:
+		return "exchange_failed", exitFailure, "To try again: " + a.line("login")
+	case errors.As(err, &authority):
+		return "tls", exitFailure, "The server's certificate is not trusted here. Behind a company proxy, add its certificate to the system's (SSL_CERT_FILE)."
+	case errors.As(err, &dns):
+		return "network", exitFailure, "Check the address and your connection."
+	case errors.Is(err, syscall.ECONNREFUSED), isNet(err):
+		return "network", exitFailure, "Check the address, your connection and, where there is one, the proxy (HTTPS_PROXY)."
+	case errors.Is(err, context.DeadlineExceeded):
+		return "timeout", exitFailure, "Give it more time with --timeout."
+	case errors.As(err, &answer):
+		return "bad_answer", exitFailure, "Check the address: it must be that of the MCP endpoint itself."
+	}
+	return "failed", exitFailure, ""
+}
+
+func isNet(err error) bool {
+	var ne *net.OpError
+	return errors.As(err, &ne)
+}
+
+// line returns a command line with the global flags that this run was given.
+func (a *app) line(command string) string {
+	parts := []string{"astravue-mcp", command}
+	if a.server != "" && a.server != mcpclient.DefaultServer {
+		parts = append(parts, "--server", quoteArg(a.server))
+	}
+	if a.account != "" {
+		parts = append(parts, "--account", quoteArg(a.account))
+	}
+	if a.store == "file" {
+		parts = append(parts, "--store", "file")
+	}
+	return strings.Join(parts, " ")
+}
+
+func quoteArg(s string) string {
+	if strings.IndexFunc(s, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_./:@%+=,", r))
+	}) < 0 && s != "" {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
+// printJSON writes the one document of --output json.
+func (a *app) printJSON(v any) error {
+	e := json.NewEncoder(a.stdout)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}
+
+// clean makes a server's text fit for a terminal.
+func clean(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < 0x20 && r != '\n' && r != '\t' || r >= 0x7f && r < 0xa0 {
+			return -1
+		}
+		return r
+	}, s)
+}
+
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
+		return info.Main.Version
+	}
+	return "devel"
+}
+
+// day prints a time for people, and how far away it is.
+func day(t time.Time, now time.Time) string {
+	d := t.Sub(now).Round(time.Second)
+	if d > time.Minute {
+		d = d.Round(time.Minute)
+	}
+	text := strings.TrimSuffix(d.Abs().String(), "0s")
+	if text == "" {
+		text = "a moment"
+	}
+	if d < 0 {
+		return fmt.Sprintf("%s (%s ago)", t.Local().Format("2006-01-02 15:04"), text)
+	}
+	return fmt.Sprintf("%s (in %s)", t.Local().Format("2006-01-02 15:04"), text)
+}

@@ -1,0 +1,97 @@
+package arch
+
+import (
+	"go/parser"
+	"go/token"
+	"os"
+	"path"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// block returns the lines of the README's first code block in a language.
+func block(t *testing.T, readme, language string) []string {
+	t.Helper()
+	_, rest, ok := strings.Cut(readme, "```"+language+"\n")
+	text, _, closed := strings.Cut(rest, "\n```")
+	if !ok || !closed {
+		t.Fatalf("README.md has no block in %s", language)
+	}
+	return strings.Split(text, "\n")
+}
+
+func read(t *testing.T, name string) string {
+	t.Helper()
+	data, err := os.ReadFile(onDisk(name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+func TestReadmeGoBlockIsTheQuickstart(t *testing.T) {
+	program := read(t, "examples/quickstart/main.go")
+	for _, line := range block(t, read(t, "README.md"), "go") {
+		_, after, ok := strings.Cut(program, line+"\n")
+		if !ok {
+			t.Fatalf("examples/quickstart does not have, in this order, the line:\n%s", line)
+		}
+		program = after
+	}
+}
+
+func TestReadmeLinksLeadSomewhere(t *testing.T) {
+	links := regexp.MustCompile(`\]\(([^)#]+)\)`).FindAllStringSubmatch(read(t, "README.md"), -1)
+	if len(links) < 20 {
+		t.Fatalf("only %d links found", len(links))
+	}
+	for _, link := range links {
+		if strings.HasPrefix(link[1], "https://") {
+			continue
+		}
+		if _, err := os.Stat(onDisk(link[1])); err != nil {
+			t.Errorf("README.md: %v", err)
+		}
+	}
+}
+
+// A row of the README's table of steps names the package that takes the step,
+// and the package says so itself.
+func TestReadmeStepsAreThePackages(t *testing.T) {
+	rows := regexp.MustCompile("(?m)^\\| (\\d) \\|.*$").FindAllStringSubmatch(read(t, "README.md"), -1)
+	if len(rows) != 8 {
+		t.Fatalf("README.md has %d steps", len(rows))
+	}
+	for _, row := range rows {
+		name := regexp.MustCompile("\\[`([a-z]+)`\\]").FindStringSubmatch(row[0])[1]
+		var text string
+		for _, file := range files(t) {
+			if path.Dir(file) != name || path.Ext(file) != ".go" {
+				continue
+			}
+			f, err := parser.ParseFile(token.NewFileSet(), onDisk(file), nil, parser.ParseComments|parser.PackageClauseOnly)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text += f.Doc.Text()
+		}
+		first, _, _ := strings.Cut(text, "\n\n")
+		if !regexp.MustCompile(`(?i)steps?\b[^.]*\b` + row[1] + `\b`).MatchString(first) {
+			t.Errorf("package %s does not begin by saying that it is step %s:\n%s", name, row[1], first)
+		}
+	}
+}
+
+// The picture under "Architecture" has every package that the table allows.
+func TestReadmePictureHasEveryRoom(t *testing.T) {
+	picture := strings.Join(block(t, read(t, "README.md"), "text"), "\n")
+	for name, room := range rooms {
+		if strings.Contains(name, "/internal/") || name == "internal/testenv" || name == "internal/arch" || name == "tokenstore/storetest" {
+			continue // belongs to another one, or to the tests
+		}
+		if !regexp.MustCompile(`(^|\s)` + regexp.QuoteMeta(name)).MatchString(picture) {
+			t.Errorf("README.md does not show %s, which is on floor %d", name, room.floor)
+		}
+	}
+}
