@@ -49,7 +49,7 @@ var rooms = map[string]room{
 	},
 	"examples/": {
 		floor:  4,
-		own:    []string{"mcpclient", "tokenstore", "sandbox"},
+		own:    []string{"mcpclient", "authcode", "tokenstore", "sandbox"},
 		others: []string{sdk + "mcp"},
 	},
 
