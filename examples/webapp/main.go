@@ -1,0 +1,104 @@
+// Webapp is a small web application whose users connect their Astravue
+// accounts: sign-in is split at the redirect, tokens stay on the server, and
+// any number of users are signed in at once.
+//
+//   - main.go: flags, start and shutdown
+//   - app.go: the pages' handlers, sign-in and sign-out
+//   - users.go: one mcpclient.Client for each user who was here lately
+//   - board.go: what the board shows, asked for through MCP
+//   - cookies.go, pages.go, page.html: what the browser gets
+package main
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/astravue/mcp-client-go/sandbox"
+	"github.com/astravue/mcp-client-go/tokenstore"
+)
+
+const shutdownTimeout = 10 * time.Second
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
+		fmt.Fprintln(os.Stderr, "webapp:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err error) {
+	flags := flag.NewFlagSet("webapp", flag.ExitOnError)
+	local := flags.Bool("sandbox", false, "use a local Astravue, whose sign-in page shows its users and their passwords")
+	listen := flags.String("listen", "127.0.0.1:8080", "`address` to listen on")
+	public := flags.String("url", "", "`URL` at which browsers reach this application, if it is not http:// and the address")
+	keyFile := flags.String("key-file", "", "`file` with at least 32 random bytes that seal the cookies, the same for all replicas; without one, a restart ends all sessions")
+	_ = flags.Parse(args) // exits
+
+	c := config{
+		Server: os.Getenv("ASTRAVUE_MCP_SERVER"), // "": Astravue
+		Store:  &tokenstore.Memory{},             // any tokenstore.Store that all replicas share
+		Log:    slog.New(slog.NewTextHandler(stderr, nil)),
+		Key:    make([]byte, 32),
+	}
+	if *keyFile == "" {
+		_, _ = rand.Read(c.Key) // never fails
+	} else if c.Key, err = os.ReadFile(*keyFile); err != nil {
+		return err
+	}
+	if *local {
+		srv, err := sandbox.Start(sandbox.Options{})
+		if err != nil {
+			return err
+		}
+		defer srv.Close()
+		c.Server = srv.URL()
+	}
+
+	l, err := net.Listen("tcp", *listen)
+	if err != nil {
+		return err
+	}
+	c.URL = cmp.Or(*public, "http://"+l.Addr().String())
+	app, err := newApp(c)
+	if err != nil {
+		return errors.Join(err, l.Close())
+	}
+	defer func() { err = errors.Join(err, app.Close()) }()
+	fmt.Fprintf(stdout, "Open %s\n", c.URL)
+	return serve(ctx, l, app, c.Log)
+}
+
+// serve serves until ctx ends, and then until the requests under way have
+// their answers.
+func serve(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger) error {
+	srv := &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+	}
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(l) }()
+	select {
+	case err := <-served:
+		return err
+	case <-ctx.Done():
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
+	defer cancel()
+	return srv.Shutdown(ctx)
+}
