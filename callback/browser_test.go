@@ -18,6 +18,7 @@ import (
 // TestPagesInBrowser looks at every page as a person does, on a phone and on a
 // desk, by day and by night.
 func TestPagesInBrowser(t *testing.T) {
+	t.Parallel()
 	ctx := testenv.Chromium(t)
 	complaints := make(chan string, 100)
 	if err := chromedp.Listen(ctx, func(event any) {

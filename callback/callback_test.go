@@ -302,7 +302,8 @@ func TestAcceptedRequests(t *testing.T) {
 			l := listen(t, callback.Config{})
 			result := wait(t.Context(), l, check, nil)
 			answer := raw(t, l, request)
-			if !strings.HasPrefix(answer, "HTTP/1.") || !strings.HasPrefix(answer[8:], " 200 ") || !strings.HasSuffix(answer, "</html>\n") {
+			if !strings.HasPrefix(answer, "HTTP/1.") || !strings.HasPrefix(answer[8:], " 200 ") || !strings.HasSuffix(answer, "</html>\n") ||
+				strings.HasPrefix(answer, "HTTP/1.1 ") && !strings.Contains(answer, "\r\nConnection: close\r\n") {
 				t.Errorf("answer %q", answer)
 			}
 			returns(t, result, nil)
@@ -351,6 +352,20 @@ func TestRedirectURI(t *testing.T) {
 			stillWaits(t, l, wait(t.Context(), l, check, nil))
 		})
 	}
+}
+
+// Browsers do not send the default port in the Host header.
+func TestDefaultPort(t *testing.T) {
+	l, err := callback.Listen(t.Context(), callback.Config{RedirectURI: "http://127.0.0.1:80/callback"})
+	if err != nil {
+		t.Skip("port 80 is not ours: ", err)
+	}
+	defer l.Close()
+	result := wait(t.Context(), l, check, nil)
+	if answer := raw(t, l, "GET /callback HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"); !strings.HasPrefix(answer, "HTTP/1.1 400 ") {
+		t.Errorf("answer %q", answer)
+	}
+	stillWaits(t, l, result)
 }
 
 func TestRefusedRedirectURI(t *testing.T) {
@@ -580,11 +595,25 @@ func TestPageIsWholeWhenClosed(t *testing.T) {
 	}
 }
 
+// arrives returns when a request waits for its answer, which can be seen from
+// nothing that it does.
+func arrives(t testing.TB) {
+	t.Helper()
+	stacks := make([]byte, 1<<20)
+	for range 1000 {
+		if bytes.Contains(stacks[:runtime.Stack(stacks, true)], []byte("callback.(*Listener).answer(")) {
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	t.Fatal("no request arrives")
+}
+
 func TestAnswerBeforeWait(t *testing.T) {
 	l := listen(t, callback.Config{})
 	page := make(chan *http.Response, 1)
 	go func() { page <- get(t, l.RedirectURI()+"?state=right&code=good") }()
-	time.Sleep(50 * time.Millisecond)
+	arrives(t)
 	returns(t, wait(t.Context(), l, check, nil), nil)
 	if res := <-page; res.StatusCode != 200 {
 		t.Errorf("status %d", res.StatusCode)
@@ -633,9 +662,27 @@ func TestSlowBrowser(t *testing.T) {
 	if err := l.Close(); err != nil {
 		t.Error(err)
 	}
-	if d := time.Since(start); d > time.Second {
+	if d := time.Since(start); d > 1500*time.Millisecond {
 		t.Errorf("Close took %v", d)
 	}
+}
+
+// TestHalfARequest leaves a request unfinished for as long as it may.
+func TestHalfARequest(t *testing.T) {
+	t.Parallel() // with the browser's tests, which take as long
+	l := listen(t, callback.Config{})
+	result := wait(t.Context(), l, check, nil)
+	conn, err := net.Dial("tcp", authority(l))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprint(conn, "GET /callback?state=right&code=good HTTP/1.1\r\n")
+	conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+	if answer, err := io.ReadAll(conn); err != nil || strings.Contains(string(answer), " 200 ") {
+		t.Errorf("answer %q, %v", answer, err)
+	}
+	stillWaits(t, l, result)
 }
 
 func TestCancel(t *testing.T) {
@@ -691,7 +738,7 @@ func TestClose(t *testing.T) {
 		l := listen(t, callback.Config{})
 		page := make(chan *http.Response, 1)
 		go func() { page <- get(t, l.RedirectURI()+"?state=right&code=good") }()
-		time.Sleep(50 * time.Millisecond)
+		arrives(t)
 		if err := l.Close(); err != nil {
 			t.Error(err)
 		}
@@ -712,12 +759,14 @@ func TestClose(t *testing.T) {
 
 func TestWaitOnce(t *testing.T) {
 	l := listen(t, callback.Config{})
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	_ = l.Wait(ctx, check, nil)
-	if err := l.Wait(t.Context(), check, nil); err == nil {
-		t.Error("a second Wait waits")
+	results := make(chan error, 2)
+	for range 2 {
+		go func() { results <- l.Wait(t.Context(), check, nil) }()
 	}
+	if err := <-results; err == nil {
+		t.Error("a second Wait has an answer of its own")
+	}
+	stillWaits(t, l, results)
 }
 
 func TestPasted(t *testing.T) {
@@ -784,6 +833,27 @@ func TestPasted(t *testing.T) {
 		pasted <- "nonsense"
 		stillWaits(t, l, result)
 	})
+}
+
+// countingContext counts the rounds of a wait, each of which asks it.
+type countingContext struct {
+	context.Context
+	rounds *atomic.Int32
+}
+
+func (c countingContext) Err() error { c.rounds.Add(1); return c.Context.Err() }
+
+func TestClosedPasteChannelIsNotRead(t *testing.T) {
+	l := listen(t, callback.Config{})
+	pasted := make(chan string)
+	close(pasted)
+	ctx := countingContext{t.Context(), new(atomic.Int32)}
+	result := wait(ctx, l, check, pasted)
+	time.Sleep(20 * time.Millisecond)
+	if n := ctx.rounds.Load(); n > 5 {
+		t.Errorf("%d rounds", n)
+	}
+	stillWaits(t, l, result)
 }
 
 func TestNoGoroutineStays(t *testing.T) {

@@ -86,7 +86,8 @@ func render(name, server string) (p pages, err error) {
 	return p, nil
 }
 
-// show writes p to its end, or until pageTimeout.
+// show writes p to its end, or until pageTimeout. It does not leave the flush to
+// the server: the process may end as soon as the handler has returned.
 func show(w http.ResponseWriter, p page) {
 	c := http.NewResponseController(w)
 	_ = c.SetWriteDeadline(time.Now().Add(pageTimeout))

@@ -9,8 +9,11 @@
 //
 // Writing has one way only, [Store.Update], which holds a lock across
 // goroutines and processes over read, change and write. Rotating refresh
-// tokens are spent under it and nowhere else.
+// tokens are spent under it and nowhere else. Reading takes no lock and sees
+// each record as some save left it whole, whoever was killed meanwhile.
 //
 // The package does not talk to any server, does not know when a token is
-// fresh, and never falls back from one store to another.
+// fresh, and never falls back from one store to another. It does not protect
+// records from other programs of the same user where the operating system
+// does not.
 package tokenstore

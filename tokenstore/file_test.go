@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -53,23 +55,23 @@ func TestFile(t *testing.T) {
 }
 
 func TestFileProcesses(t *testing.T) {
-	storetest.RunProcesses(t, storetest.Processes{
-		Open: func(_ testing.TB, dir string) tokenstore.Store {
+	for name, open := range map[string]func(testing.TB, string) tokenstore.Store{
+		"identity": func(_ testing.TB, dir string) tokenstore.Store {
 			return &tokenstore.File{Dir: dir, Identity: identity}
 		},
-		Entries: func(t testing.TB, dir string) (names []string) {
-			files, err := os.ReadDir(dir)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, f := range files {
-				if !strings.HasSuffix(f.Name(), ".lock") && !strings.HasSuffix(f.Name(), ".holder") {
-					names = append(names, f.Name())
-				}
-			}
-			return names
+		"passphrase": func(_ testing.TB, dir string) tokenstore.Store {
+			return withPassphrase(dir, func(context.Context, bool) (string, error) { return "correct horse", nil })
 		},
-	})
+	} {
+		t.Run(name, func(t *testing.T) {
+			storetest.RunProcesses(t, storetest.Processes{
+				Open: open,
+				Entries: func(t testing.TB, dir string) []string {
+					return slices.Collect(maps.Keys(tree(t, dir)))
+				},
+			})
+		})
+	}
 }
 
 func newIdentity(t testing.TB) tokenstore.Secret {

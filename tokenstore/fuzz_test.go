@@ -66,9 +66,12 @@ func FuzzKeychainParts(f *testing.F) {
 	f.Add("\xff", []byte(strings.Repeat("0123456789", 1000)))
 	f.Add("日本", []byte(strings.Repeat("é\x00", 2000)))
 	f.Fuzz(func(t *testing.T, key string, data []byte) {
+		if len(data) > 10*partSize {
+			return // slow, and nothing new
+		}
 		set, parts, err := split(Key(key), data)
 		if err != nil {
-			t.Skip("too large")
+			t.Fatal(err)
 		}
 		for i, p := range parts {
 			if len(p) > partSize || !plain(p) {

@@ -2,7 +2,6 @@ package tokenstore
 
 import (
 	"context"
-	"slices"
 	"sync"
 	"time"
 )
@@ -81,7 +80,7 @@ func (m memoryEntries) Write(ctx context.Context, e Entry, data []byte) error {
 	if m.Memory.entries == nil {
 		m.Memory.entries = make(map[memoryName][]byte)
 	}
-	m.Memory.entries[memoryName{m.key, e}] = slices.Clone(data)
+	m.Memory.entries[memoryName{m.key, e}] = data
 	return nil
 }
 

@@ -63,7 +63,7 @@ func TestRecordsAreNotPrinted(t *testing.T) {
 		Grant:        &tokenstore.Grant{AccessToken: tokenstore.NewSecret("s3cret"), RefreshToken: tokenstore.NewSecret("s3cret"), ClientSecret: tokenstore.NewSecret("s3cret")},
 		Registration: &tokenstore.Registration{ClientSecret: tokenstore.NewSecret("s3cret"), ManagementToken: tokenstore.NewSecret("s3cret")},
 	}
-	for _, v := range []any{r, *r.Grant, *r.Registration, r.Grant, tokenstore.File{Identity: tokenstore.NewSecret("s3cret")}} { //nolint:govet
+	for _, v := range []any{r, *r.Grant, *r.Registration, r.Grant, tokenstore.File{Identity: tokenstore.NewSecret("s3cret")}} {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
 			if s := fmt.Sprintf(verb, v); strings.Contains(s, "s3cret") || strings.Contains(s, "733363726574") {
 				t.Errorf("%s of %T shows a secret", verb, v)

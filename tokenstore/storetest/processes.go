@@ -43,7 +43,7 @@ type orders struct {
 	Role  string // count, hold, save, delete
 	Dir   string
 	Times int // count: how many updates
-	Crash int // save, delete: die at this crash point, counted from 1; 0: count them
+	Crash int // die at this crash point, counted from 1; 0: count them
 }
 
 // RunProcesses tests the store with several processes, some of which die by
@@ -73,8 +73,9 @@ func RunProcesses(t *testing.T, p Processes) {
 		{"killed holder", testKilledHolder},
 		{"stopped holder", testStoppedHolder},
 		{"killed at any time", testKilledAnyTime},
-		{"killed at crash points of save", testKilledSave},
-		{"killed at crash points of delete", testKilledDelete},
+		{"killed at crash points of the first save", testKilledFirstSave},
+		{"killed at crash points of a save", testKilledSave},
+		{"killed at crash points of a delete", testKilledDelete},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -88,22 +89,6 @@ const crashSize = 5000
 
 func (o orders) follow(t testing.TB, s tokenstore.Store) error {
 	ctx := t.Context()
-	switch o.Role {
-	case "count":
-		for range o.Times {
-			if err := add(ctx, s, key, crashSize); err != nil {
-				return err
-			}
-		}
-		return nil
-	case "hold":
-		return s.Update(ctx, key, func(context.Context, *tokenstore.Locked) error {
-			fmt.Println("held")
-			_, err := io.Copy(io.Discard, os.Stdin)
-			return err
-		})
-	}
-
 	hits := 0
 	crashpoint.Arm(func(string) {
 		if hits++; hits == o.Crash {
@@ -112,6 +97,18 @@ func (o orders) follow(t testing.TB, s tokenstore.Store) error {
 	})
 	var err error
 	switch o.Role {
+	case "hold":
+		return s.Update(ctx, key, func(context.Context, *tokenstore.Locked) error {
+			fmt.Println("held")
+			_, err := io.Copy(io.Discard, os.Stdin)
+			return err
+		})
+	case "count":
+		for range o.Times {
+			if err = add(ctx, s, key, crashSize); err != nil {
+				break
+			}
+		}
 	case "save":
 		err = saveAsRefreshDoes(ctx, s)
 	case "delete":
@@ -309,6 +306,39 @@ func testKilledAnyTime(t *testing.T, c cast) {
 		_ = cmd.Wait()
 		last = readNext(t, c.store, last)
 	}
+}
+
+func testKilledFirstSave(t *testing.T, c cast) {
+	first := orders{Role: "count", Times: 1}
+	points := c.points(t, first)
+	entries := c.entries(t)
+	for point := 1; point <= points; point++ {
+		c := cast{c.Processes, c.test, t.TempDir(), nil}
+		c.store = c.Open(t, c.dir)
+		first.Crash = point
+		if !c.crash(t, first) {
+			t.Errorf("point %d: the process came to its end", point)
+		}
+		want := 1
+		switch _, err := c.store.Get(t.Context(), key); {
+		case err == nil:
+			want++
+		case !errors.Is(err, tokenstore.ErrNotFound):
+			t.Errorf("point %d: %v", point, err)
+		}
+		soon(t, fmt.Sprintf("a save after a crash at point %d", point), func() {
+			if err := add(t.Context(), c.store, key, crashSize); err != nil {
+				t.Errorf("point %d: %v", point, err)
+			}
+		})
+		if n, err := wholeNumber(get(t, c.store, key)); n != want {
+			t.Errorf("point %d: got record %d, want %d (%v)", point, n, want, err)
+		}
+		if now := c.entries(t); len(now) != len(entries) {
+			t.Errorf("point %d: after the next save there is %q, without a crash there was %q", point, now, entries)
+		}
+	}
+	t.Logf("%d points", points)
 }
 
 func testKilledSave(t *testing.T, c cast) {
