@@ -42,7 +42,8 @@ const (
 // A flight looks at the record and renews it if need be. Callers share it.
 type flight struct {
 	*Source
-	began   time.Time // by the clock
+	began   time.Time // by the clock, which may jump
+	started time.Time // for durations
 	refused string    // the generation that the server has refused, "" if none
 	seen    string    // the generation that was to be renewed before there was a lock
 }
@@ -71,10 +72,10 @@ func (f *flight) run(h *held) (*Access, error) {
 				continue // somebody signed in
 			}
 			if newer {
-				f.report(next.grant, time.Now(), adopted, nil)
+				f.report(next.grant, adopted, nil)
 			}
 			return next.access, nil
-		case !usable && next.waits(now) && !(f.refused != "" && next.err == errPending):
+		case !usable && next.waits(now) && !(f.refused != "" && errors.Is(next.err, errPending)):
 			return nil, next.failure()
 		case !usable && next.grant.RefreshToken.IsZero():
 			return nil, errNoRefreshToken
@@ -141,24 +142,24 @@ func (f *flight) unread(h *held, err error) (*Access, error) {
 
 // update renews next under the lock. h is what was held when it was read.
 func (f *flight) update(ctx context.Context, h, next *held) (access *Access, err error) {
-	began, ran := time.Now(), false
+	ran := false
 	lockErr := f.cfg.Store.Update(ctx, f.cfg.Key, func(ctx context.Context, l *tokenstore.Locked) error {
 		ran = true
 		// From here on the store's deadlines count, and ours: a request that was
 		// sent is not given up because the wait for the lock was long.
-		access, err = f.renew(context.WithoutCancel(ctx), l, began)
+		access, err = f.renew(context.WithoutCancel(ctx), l)
 		return err
 	})
 	crashpoint.Hit("refresh.released")
 	if ran {
 		return access, err
 	}
-	f.report(next.grant, began, notSent, lockErr)
+	f.report(next.grant, notSent, lockErr)
 	return f.fails(h, next, clock.Now().Add(firstBackoff), fmt.Errorf("lock the grant: %w", lockErr))
 }
 
 // renew is what happens under the lock.
-func (f *flight) renew(ctx context.Context, l *tokenstore.Locked, began time.Time) (*Access, error) {
+func (f *flight) renew(ctx context.Context, l *tokenstore.Locked) (*Access, error) {
 	crashpoint.Hit("refresh.locked")
 	reading, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
@@ -180,7 +181,7 @@ func (f *flight) renew(ctx context.Context, l *tokenstore.Locked, began time.Tim
 	usable, moved, spendable := f.usable(next), next.generation() != f.seen, !next.grant.RefreshToken.IsZero()
 	if usable && (moved || next.fresh(now) || !spendable) {
 		if moved { // somebody else has renewed it while this flight waited
-			f.report(next.grant, began, adopted, nil)
+			f.report(next.grant, adopted, nil)
 		}
 		f.held.Store(next.rest(now))
 		return next.access, nil
@@ -191,7 +192,7 @@ func (f *flight) renew(ctx context.Context, l *tokenstore.Locked, began time.Tim
 
 	mark, err := l.Mark(reading)
 	if err != nil {
-		f.report(next.grant, began, notSent, err)
+		f.report(next.grant, notSent, err)
 		return f.fails(h, next, now.Add(firstBackoff), fmt.Errorf("read the pending mark: %w", err))
 	}
 	if next.unsaved != nil || mark.Generation != stored && !(mark.Pending && mark.Generation == "") {
@@ -213,16 +214,16 @@ func (f *flight) renew(ctx context.Context, l *tokenstore.Locked, began time.Tim
 	case f.forces(next) && !mark.Pending && recent(now, mark.At):
 		return nil, refusedError(next) // another process has just forced this one
 	}
-	return f.send(ctx, l, h, next, stored, mark, began)
+	return f.send(ctx, l, h, next, stored, mark)
 }
 
 // send spends the refresh token of next, which is stored under a generation
 // that may be older. prior is the mark found.
-func (f *flight) send(ctx context.Context, l *tokenstore.Locked, h, next *held, stored string, prior tokenstore.Mark, began time.Time) (*Access, error) {
+func (f *flight) send(ctx context.Context, l *tokenstore.Locked, h, next *held, stored string, prior tokenstore.Mark) (*Access, error) {
 	g, forced := next.grant, f.forces(next)
 	sent := tokenstore.Mark{Pending: true, Generation: stored, At: clock.Now(), Tries: prior.Tries + 1, Failures: prior.Failures}
 	if err := setMark(ctx, l, sent); err != nil {
-		f.report(g, began, notSent, err)
+		f.report(g, notSent, err)
 		return f.fails(h, next, clock.Now().Add(firstBackoff), fmt.Errorf("set the pending mark: %w", err))
 	}
 	crashpoint.Hit("refresh.marked")
@@ -239,7 +240,7 @@ func (f *flight) send(ctx context.Context, l *tokenstore.Locked, h, next *held, 
 		oauthhttp.ClientAuth{ID: g.ClientID, Secret: g.ClientSecret, Method: g.AuthMethod})
 	crashpoint.Hit("refresh.answered")
 	if err != nil {
-		return f.rejected(ctx, l, h, next, prior, sent, began, err)
+		return f.rejected(ctx, l, h, next, prior, sent, err)
 	}
 
 	g = renewed(g, token)
@@ -264,11 +265,11 @@ func (f *flight) send(ctx context.Context, l *tokenstore.Locked, h, next *held, 
 	if saveErr != nil {
 		// The mark stays: what is stored is spent. The token is good all the same.
 		next.unsaved = &unsaved{stored, saveErr}
-		f.report(g, began, notSaved, saveErr)
+		f.report(g, notSaved, saveErr)
 	} else {
 		// If this fails the mark is that of an older generation, which is void.
 		_ = setMark(ctx, l, after)
-		f.report(g, began, refreshed, next.err)
+		f.report(g, refreshed, next.err)
 	}
 	crashpoint.Hit("refresh.cleared")
 	f.held.Store(next.rest(now))
@@ -279,7 +280,7 @@ func (f *flight) send(ctx context.Context, l *tokenstore.Locked, h, next *held, 
 }
 
 // rejected follows a request that brought no token.
-func (f *flight) rejected(ctx context.Context, l *tokenstore.Locked, h, next *held, prior, sent tokenstore.Mark, began time.Time, err error) (*Access, error) {
+func (f *flight) rejected(ctx context.Context, l *tokenstore.Locked, h, next *held, prior, sent tokenstore.Mark, err error) (*Access, error) {
 	var te *oauthhttp.TokenError
 	if !errors.As(err, &te) {
 		te = &oauthhttp.TokenError{Outcome: oauthhttp.Unknown}
@@ -287,12 +288,12 @@ func (f *flight) rejected(ctx context.Context, l *tokenstore.Locked, h, next *he
 	mark := prior // an older send of unknown outcome stays one
 	switch te.Outcome {
 	case oauthhttp.NotSent:
-		f.report(next.grant, began, notSent, err)
+		f.report(next.grant, notSent, err)
 	case oauthhttp.Unknown:
-		f.report(next.grant, began, unknown, err)
+		f.report(next.grant, unknown, err)
 		mark = sent
 	case oauthhttp.Refused:
-		f.report(next.grant, began, refused, err)
+		f.report(next.grant, refused, err)
 		switch te.Code {
 		case "invalid_grant", "invalid_target":
 			if prior.Pending {
@@ -314,7 +315,11 @@ func (f *flight) rejected(ctx context.Context, l *tokenstore.Locked, h, next *he
 	mark.Generation, mark.Failures = sent.Generation, prior.Failures+1
 	mark.NotBefore = clock.Now().Add(max(backoff(mark.Failures), te.RetryAfter))
 	_ = setMark(ctx, l, mark) // if not, the pending one stays, which is the careful reading
-	return f.fails(h, next, mark.NotBefore, err)
+	until := mark.NotBefore
+	if te.Outcome == oauthhttp.Unknown && f.usable(next) {
+		err, until = fmt.Errorf("%w: %w", errPending, err), later(until, next.grant.ExpiresAt)
+	}
+	return f.fails(h, next, until, err)
 }
 
 // ends follows a refresh token that the server will never take again. It is
@@ -460,14 +465,14 @@ func backoff(failures int) time.Duration {
 	return d - rand.N(d/4)
 }
 
-func (f *flight) report(g *tokenstore.Grant, began time.Time, outcome string, err error) {
+func (f *flight) report(g *tokenstore.Grant, outcome string, err error) {
 	level, attrs := slog.LevelInfo, []slog.Attr{
 		slog.String("step", "refresh"),
 		slog.String("outcome", outcome),
 		slog.String("server", g.Server),
 		slog.String("account", g.Account),
 		slog.String("client_id", g.ClientID),
-		slog.Duration("duration", time.Since(began)),
+		slog.Duration("duration", time.Since(f.started)),
 	}
 	if err != nil {
 		level, attrs = slog.LevelWarn, append(attrs, slog.String("error", err.Error()))

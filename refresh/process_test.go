@@ -249,10 +249,10 @@ func TestManyProcessesRenewOnce(t *testing.T) {
 // not before its last quarter.
 func TestManyProcessesAndShortLives(t *testing.T) {
 	if testing.Short() {
-		t.Skip("takes 4 s")
+		t.Skip("takes 3 s")
 	}
 	a := newAuthServer(t)
-	a.TTL = 3 * time.Second
+	a.TTL = 2 * time.Second
 	a.fault = func(http.ResponseWriter, *http.Request) bool { time.Sleep(200 * time.Millisecond); return false }
 	j := newJob(t, a)
 	j.Goroutines, j.For = 16, 3*time.Second
@@ -264,7 +264,7 @@ func TestManyProcessesAndShortLives(t *testing.T) {
 	}
 	a.wantRequests(t, len(a.issued))
 	for i, at := range a.issued[1:] {
-		if life := at.Sub(a.issued[i]); life < 2200*time.Millisecond {
+		if life := at.Sub(a.issued[i]); life < 1200*time.Millisecond {
 			t.Errorf("a token was renewed after %v", life)
 		}
 	}

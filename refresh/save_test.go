@@ -113,14 +113,18 @@ func TestNotSavedIsReportedByClose(t *testing.T) {
 }
 
 func TestNotSavedIsSavedLater(t *testing.T) {
-	for name, late := range map[string]func(*testing.T, *refresh.Source){
-		"in the background": func(t *testing.T, s *refresh.Source) { advance(t, 6*time.Second); access(t, s) },
-		"by Close":          func(t *testing.T, s *refresh.Source) {},
+	for name, late := range map[string]func(*testing.T, *fullDisk, *refresh.Source){
+		"in the background": func(t *testing.T, store *fullDisk, s *refresh.Source) {
+			advance(t, 6*time.Second)
+			access(t, s)
+			eventually(t, "the mark is cleared", func() bool { return mark(t, store) == tokenstore.Mark{} })
+		},
+		"by Close": func(*testing.T, *fullDisk, *refresh.Source) {},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a, store, s, got := newUnsaved(t, nil)
 			store.set(func() { store.full = false })
-			late(t, s)
+			late(t, store, s)
 			if err := s.Close(); err != nil {
 				t.Fatal(err)
 			}

@@ -232,7 +232,7 @@ func (s *Source) start(h *held, refused string) <-chan singleflight.Result {
 		s.running.Add(1)
 		s.mu.Unlock()
 		defer s.running.Done()
-		a, err := (&flight{Source: s, began: clock.Now(), refused: refused}).run(h)
+		a, err := (&flight{Source: s, began: clock.Now(), started: time.Now(), refused: refused}).run(h)
 		if errors.Is(err, context.Canceled) {
 			err = ErrClosed // nothing else cancels a flight
 		}

@@ -743,6 +743,95 @@ func TestRenewedElsewhereIsAdopted(t *testing.T) {
 	a.wantRequests(t, 1)
 }
 
+// Those who wait take what another process has got, however little it has left:
+// they do not renew it again.
+func TestRenewedElsewhereIsAdoptedThoughItIsEarlyAgain(t *testing.T) {
+	t.Run("before the lock", func(t *testing.T) {
+		a, store := newAuthServer(t), new(tokenstore.Memory)
+		save(t, store, a.issue(0))
+		s := newSource(t, store)
+		access(t, s)
+		advance(t, time.Hour)
+		generation := save(t, store, a.issue(29*time.Minute+30*time.Second))
+		if got := access(t, s); got.Generation != generation {
+			t.Errorf("got %+v", got)
+		}
+		a.wantRequests(t, 0)
+	})
+	t.Run("under the lock", func(t *testing.T) {
+		a, store := newAuthServer(t), new(tokenstore.Memory)
+		save(t, store, a.issue(time.Hour))
+		s := newSource(t, store)
+		got := make(chan *refresh.Access)
+		var generation string
+		if err := store.Update(t.Context(), grantKey, func(ctx context.Context, l *tokenstore.Locked) (err error) {
+			go func() {
+				a, _ := s.Access(context.Background())
+				got <- a
+			}()
+			time.Sleep(50 * time.Millisecond)
+			generation, err = l.Save(ctx, tokenstore.Record{Grant: a.issue(29*time.Minute + 30*time.Second)})
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if got := <-got; got == nil || got.Generation != generation {
+			t.Errorf("got %+v", got)
+		}
+		a.wantRequests(t, 0)
+	})
+}
+
+// A slowReader is a store whose readers are overtaken.
+type slowReader struct {
+	tokenstore.Store
+	overtake func()
+}
+
+func (r *slowReader) Get(ctx context.Context, key tokenstore.Key) (tokenstore.Record, error) {
+	rec, err := r.Store.Get(ctx, key)
+	if f := r.overtake; f != nil {
+		r.overtake = nil
+		f()
+	}
+	return rec, err
+}
+
+func TestSignInDuringALookWins(t *testing.T) {
+	a, store := newAuthServer(t), &slowReader{Store: new(tokenstore.Memory)}
+	save(t, store, a.issue(0))
+	s := newSource(t, store)
+	access(t, s)
+	save(t, store, a.issue(0))
+	var generation string
+	overtaken := make(chan struct{})
+	store.overtake = func() {
+		g := a.issue(0)
+		generation = save(t, store, g)
+		s.Adopt(generation, g)
+		close(overtaken)
+	}
+	advance(t, 2*time.Minute)
+	access(t, s)
+	<-overtaken
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got := access(t, s); got.Generation != generation {
+		t.Error("an older grant was put in the place of the sign-in's")
+	}
+}
+
+func TestMarkThatCannotBeReadCountsAsPending(t *testing.T) {
+	a, store := newAuthServer(t), new(tokenstore.Memory)
+	save(t, store, a.issue(29*time.Minute+30*time.Second))
+	setMark(t, store, tokenstore.Mark{Pending: true})
+	access(t, newSource(t, store))
+	a.wantRequests(t, 0)
+	a.fault = answers(400, "invalid_grant")
+	wantError(t, newSourceAfter(t, store, time.Hour), refresh.ErrAnswerLost)
+}
+
 func TestAnotherIssuersGrantIsNotUsed(t *testing.T) {
 	a, store := newAuthServer(t), new(tokenstore.Memory)
 	for _, age := range []time.Duration{0, time.Hour} {
@@ -854,6 +943,20 @@ func TestRefused(t *testing.T) {
 			t.Errorf("a minute later: %+v, %v", got, err)
 		}
 		a.wantRequests(t, 2)
+	})
+	t.Run("the minute outlasts the forced token", func(t *testing.T) {
+		a, store := newAuthServer(t), new(tokenstore.Memory)
+		a.TTL = 20 * time.Second
+		s, other := newSource(t, store), newSource(t, store)
+		if _, err := s.Refused(t.Context(), save(t, store, a.issue(5*time.Second))); err != nil {
+			t.Fatal(err)
+		}
+		advance(t, 21*time.Second)
+		next := access(t, s)
+		a.wantRequests(t, 2)
+		if _, err := other.Refused(t.Context(), next.Generation); !errors.Is(err, refresh.ErrRefused) {
+			t.Errorf("got %v", err)
+		}
 	})
 	t.Run("fresh from a sign-in", func(t *testing.T) {
 		a, store := newAuthServer(t), new(tokenstore.Memory)
