@@ -30,7 +30,9 @@ type Request struct {
 	// metadata name any.
 	DefaultScopes []string
 
-	// NoResource: leave out the resource parameter (RFC 8707).
+	// NoResource: leave out the resource parameter (RFC 8707). With an Issuer,
+	// the resource's metadata is not asked for either: it may be about another
+	// one at the same host.
 	NoResource bool
 
 	// HTTPClient fetches the documents. Nil means a hardened one: TLS 1.2, 30
@@ -63,8 +65,8 @@ type Configuration struct {
 // Discover finds the metadata of r.Server and of its authorization server.
 //
 // A resource's document is used if its resource is the server's URL, or, for
-// the document at the root of the server's host, its origin; what is then sent
-// is the server's URL. URLs are compared with scheme and host in lower case and
+// the document at the root of the server's host, its origin; what it states is
+// what is sent. URLs are compared with scheme and host in lower case and
 // without default port; https://host and https://host/ are the same,
 // https://host/mcp and https://host/mcp/ are not. Issuers are compared byte for
 // byte. Of several authorization servers the first is used, unless r.Issuer is
@@ -83,24 +85,25 @@ func Discover(ctx context.Context, r Request) (*Configuration, error) {
 	}
 
 	c := &Configuration{Server: r.Server, Resource: canonical(server)}
-	c.ProtectedResource, c.ProtectedResourceURL, err = first(ctx, hc, r.Server, ResourceMetadata,
-		resourceURLs(server, r.Challenge.ResourceMetadata),
-		func(at string, doc *ProtectedResource) error {
-			if doc.Resource == "" {
-				return incomplete("resource")
-			}
-			sent, ok := bind(server, at, doc.Resource)
-			if !ok {
-				return &MismatchError{Document: at, Field: "resource", Want: canonical(server), Got: doc.Resource}
-			}
-			if len(doc.AuthorizationServers) == 0 && r.Issuer == "" {
-				return incomplete("authorization_servers")
-			}
-			c.Resource = sent
-			return nil
-		})
-	if err != nil && (r.Issuer == "" || !errors.As(err, new(*NotFoundError))) {
-		return nil, err
+	if !r.NoResource || r.Issuer == "" {
+		c.ProtectedResource, c.ProtectedResourceURL, err = first(ctx, hc, r.Server, ResourceMetadata,
+			resourceURLs(server, r.Challenge.ResourceMetadata),
+			func(at string, doc *ProtectedResource) error {
+				if doc.Resource == "" {
+					return incomplete("resource")
+				}
+				if !binds(server, at, doc.Resource) {
+					return &MismatchError{Document: at, Field: "resource", Want: canonical(server), Got: doc.Resource}
+				}
+				if len(doc.AuthorizationServers) == 0 && r.Issuer == "" {
+					return incomplete("authorization_servers")
+				}
+				c.Resource = doc.Resource // as it is written: some compare bytes
+				return nil
+			})
+		if err != nil && (r.Issuer == "" || !errors.As(err, new(*NotFoundError))) {
+			return nil, err
+		}
 	}
 	if r.NoResource {
 		c.Resource = ""

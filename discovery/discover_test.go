@@ -88,7 +88,7 @@ func TestOrderOfAddresses(t *testing.T) {
 			if !slices.Equal(requests, test.want) {
 				t.Errorf("requests\n%s\nwant\n%s", strings.Join(requests, "\n"), strings.Join(test.want, "\n"))
 			}
-			if c.Server != server || c.Resource != server || c.Issuer != issuer || c.AuthorizationServer.TokenEndpoint != issuer+"/token" {
+			if c.Server != server || c.Resource != c.ProtectedResource.Resource || c.Issuer != issuer || c.AuthorizationServer.TokenEndpoint != issuer+"/token" {
 				t.Errorf("found %+v", c)
 			}
 			// Redirects aside, the documents are where the last two requests went.
@@ -276,7 +276,8 @@ func TestResourceParameter(t *testing.T) {
 		resource string
 	}{
 		{"as the document writes it", discovery.Request{}, good.with(world{path: but(resourceDoc, server, "https://API.example.com:443/mcp")}), "https://API.example.com:443/mcp"},
-		{"the server's URL for the origin", discovery.Request{}, good.with(world{path: nil, root: but(resourceDoc, server, "https://api.example.com/")}), server},
+		{"the origin", discovery.Request{}, good.with(world{path: nil, root: but(resourceDoc, server, "https://api.example.com")}), "https://api.example.com"},
+		{"the origin with a slash", discovery.Request{}, good.with(world{path: nil, root: but(resourceDoc, server, "https://api.example.com/")}), "https://api.example.com/"},
 		{"canonical without a document", discovery.Request{Server: "HTTPS://api.example.com:443/mcp", Issuer: issuer}, good.with(world{path: nil}), server},
 		{"none", discovery.Request{NoResource: true}, good, ""},
 		{"none without a document", discovery.Request{NoResource: true, Issuer: issuer}, good.with(world{path: nil}), ""},

@@ -47,7 +47,7 @@ func resourceURLs(server *url.URL, challenge string) []string {
 	root := origin(server) + resourceWellKnown
 	var urls []string
 	if u, err := url.Parse(challenge); err == nil && challenge != "" {
-		challenge = canonical(u) // to know it again below, and in bind
+		challenge = canonical(u) // to know it again below, and in binds
 	}
 	if challenge != "" {
 		urls = append(urls, challenge)
@@ -99,20 +99,15 @@ func origin(u *url.URL) string {
 	return canonical(&url.URL{Scheme: u.Scheme, Host: u.Host})
 }
 
-// bind yields the resource parameter for a document found at docURL that
-// states resource, or false if it is not the document of server.
-func bind(server *url.URL, docURL, resource string) (string, bool) {
+// binds reports whether a document found at docURL that states resource is
+// that of server.
+func binds(server *url.URL, docURL, resource string) bool {
 	u, err := url.Parse(resource)
 	if err != nil || strings.Contains(resource, "#") { // RFC 8707 §2: no fragment
-		return "", false
+		return false
 	}
-	switch stated := canonical(u); {
-	case stated == canonical(server):
-		return resource, true // as the server writes it: some compare bytes
-	case stated == origin(server) && docURL == origin(server)+resourceWellKnown:
-		return canonical(server), true
-	}
-	return "", false
+	stated := canonical(u)
+	return stated == canonical(server) || stated == origin(server) && docURL == origin(server)+resourceWellKnown
 }
 
 // first fetches documents until one passes check. An incomplete one is passed
