@@ -34,12 +34,9 @@ const (
 	defaultSignInTimeout  = 5 * time.Minute
 )
 
-// The two issuers that Astravue's documentation allows for: its metadata is
-// served by one host and its endpoints live on the other.
-const (
-	astravueAPI   = "https://api.astravue.com"
-	astravueRealm = "https://auth.astravue.com/realms/astravue"
-)
+// astravueRealm is where Astravue's documented endpoints live. Its metadata is
+// served by the host of [DefaultServer] and may state either as the issuer.
+const astravueRealm = "https://auth.astravue.com/realms/astravue"
 
 // astravueScopes are asked for where neither challenge nor metadata name any.
 var astravueScopes = []string{"openid", "profile", "email"}
@@ -72,14 +69,17 @@ type Client struct {
 	// Registration is a client registration made elsewhere. Zero: one is
 	// registered (RFC 7591) at the first sign-in and kept in Store.
 	Registration Registration
-	// Issuer pins the authorization server (RFC 8414 §2 issuer): metadata
-	// found at the server that the resource announces may state it, and where
-	// the resource announces nothing it is used. "": what is announced must
-	// identify itself by that name; for DefaultServer, Astravue's documented
-	// pair is allowed.
+	// Issuer pins the authorization server (RFC 8414 §2 issuer) and no other
+	// is used: metadata found at the server that the resource announces may
+	// state it, and where the resource announces nothing it is asked itself.
+	// "": what is announced must identify itself by that name; for
+	// DefaultServer, Astravue's documented pair is allowed.
 	Issuer string
-	// Resource is the resource parameter (RFC 8707 §2). "": what the server's
-	// metadata says; [NoResource]: it is left out.
+	// Resource is the resource parameter (RFC 8707 §2), an absolute URI. "":
+	// what the server's metadata says, and for DefaultServer its URL, as
+	// Astravue documents it; [NoResource]: it is left out. It changes what is
+	// sent and nothing else: the metadata that is looked for, and must bind to
+	// it, is that of Server.
 	Resource string
 	// Scopes to ask for, in place of those that the server names.
 	// offline_access comes in addition: alone, it leaves the others to the
@@ -166,10 +166,11 @@ type state struct {
 
 	stepUps stepUps
 
-	mu     sync.Mutex
-	flight *flight // the sign-in under way
-	denied *denial // the last one that failed
-	closed bool
+	mu      sync.Mutex
+	flight  *flight        // the sign-in under way that others may join
+	flights sync.WaitGroup // and all that are
+	denied  *denial        // the last one that failed
+	closed  bool
 }
 
 // init returns the client's state, or what is wrong with its fields.
@@ -203,11 +204,16 @@ func (c *Client) newState() (*state, error) {
 	}
 	server, err := canonicalServer(cmp.Or(c.Server, DefaultServer))
 	if err != nil {
-		return nil, fmt.Errorf("mcpclient: server address: %w", err)
+		return nil, fmt.Errorf("%w: %w", ErrServerAddress, err)
 	}
 	s.server, s.serverURL = server, server.String()
 	s.key = tokenstore.GrantKey(s.serverURL, s.account)
 	s.defaultServer = s.serverURL == DefaultServer
+	if s.resource != "" && s.resource != NoResource {
+		if u, err := url.Parse(s.resource); err != nil || !u.IsAbs() || strings.Contains(s.resource, "#") {
+			return nil, errors.New("mcpclient: resource is no absolute URI without a fragment (RFC 8707 §2)")
+		}
+	}
 	if s.store == nil {
 		s.store = &tokenstore.Keychain{}
 	}
@@ -220,9 +226,9 @@ func (c *Client) newState() (*state, error) {
 	s.log = s.log.With("server", s.serverURL, "account", s.account)
 
 	version := cmp.Or(c.Version, mainVersion())
-	s.userAgent = product(s.name)
-	if version != "" {
-		s.userAgent += "/" + product(version)
+	s.userAgent = cmp.Or(product(s.name), defaultName)
+	if v := product(version); v != "" {
+		s.userAgent += "/" + v
 	}
 	s.impl = &mcp.Implementation{Name: s.name, Version: cmp.Or(version, "unknown")}
 	s.mcp = c.MCP
@@ -243,7 +249,8 @@ func (c *Client) newState() (*state, error) {
 // Connect returns a session with the server, initialized and ready. It signs
 // in first if it has to and may. ctx bounds Connect and not the session. The
 // caller closes the session; calls on it refresh tokens and, unless
-// NonInteractive, sign in again where only that helps.
+// NonInteractive, sign in again where only that helps. A call waits for its
+// answer for as long as its own ctx lasts, since a tool may take its time.
 //
 // Errors wrap [ErrLoginRequired], or are a [*StepError] about what failed.
 func (c *Client) Connect(ctx context.Context) (*mcp.ClientSession, error) {
@@ -262,9 +269,8 @@ func (c *Client) Connect(ctx context.Context) (*mcp.ClientSession, error) {
 		// Nobody listens to what the server has to say on its own.
 		DisableStandaloneSSE: s.mcp == nil,
 	}, nil)
-	conn.connected()
-	if err != nil {
-		return nil, at(StepConnect, err)
+	if err := conn.connected(err); err != nil {
+		return nil, err
 	}
 	return session, nil
 }
@@ -284,24 +290,22 @@ func (c *Client) HTTPClient() *http.Client {
 
 // Close waits for a refresh under way and ends one that waits for a person.
 // It returns an error that wraps [ErrNotSaved] if tokens were issued that the
-// store never took. Sessions that are still open get no new tokens.
+// store never took, also when it is called again. Sessions that are still open
+// get no new tokens, so close them first.
 func (c *Client) Close() error {
-	s, err := c.init()
-	if err != nil {
-		if errors.Is(err, ErrClosed) {
-			return nil
-		}
+	c.once.Do(func() { c.err = ErrClosed })
+	if c.err != nil {
 		return nil // never used, or never usable
 	}
+	s := c.state
 	s.mu.Lock()
 	s.closed = true
-	f := s.flight
-	s.mu.Unlock()
-	if f != nil {
-		f.cancel(ErrClosed)
-		<-f.done
+	if s.flight != nil {
+		s.flight.cancel(ErrClosed)
 	}
-	err = s.source.Close()
+	s.mu.Unlock()
+	s.flights.Wait()
+	err := s.source.Close()
 	if s.ownTransport {
 		s.oauth.CloseIdleConnections()
 	}
@@ -309,23 +313,36 @@ func (c *Client) Close() error {
 }
 
 // canonicalServer checks and normalises the address that a user gave: scheme
-// and host in lower case, no default port, no fragment (RFC 8707 §2).
+// and host in lower case, no default port, no lone slash, no fragment (RFC
+// 8707 §2).
 func canonicalServer(raw string) (*url.URL, error) {
 	u, err := oauthhttp.CheckURL(raw, "")
 	if err != nil {
 		return nil, err
 	}
-	u.Scheme, u.Host = strings.ToLower(u.Scheme), strings.ToLower(u.Host)
-	if port := u.Port(); port == "443" && u.Scheme == "https" || port == "80" && u.Scheme == "http" {
-		u.Host = strings.TrimSuffix(u.Host, ":"+port)
+	u.Host = strings.TrimPrefix(origin(u), u.Scheme+"://")
+	if u.Path == "/" {
+		u.Path = ""
 	}
 	return u, nil
 }
 
+// origin returns the origin of u (RFC 6454 §6.2).
+func origin(u *url.URL) string {
+	scheme, host := strings.ToLower(u.Scheme), strings.ToLower(u.Host)
+	if port := u.Port(); port == "443" && scheme == "https" || port == "80" && scheme == "http" {
+		host = strings.TrimSuffix(host, ":"+port)
+	}
+	return scheme + "://" + host
+}
+
+// mostRedirects bounds redirects within the server's origin.
+const mostRedirects = 5
+
 // sameOrigin keeps requests, whose bodies belong to one server, from being
 // redirected to another.
 func sameOrigin(req *http.Request, via []*http.Request) error {
-	if len(via) >= 5 || req.URL.Scheme != via[0].URL.Scheme || req.URL.Host != via[0].URL.Host {
+	if len(via) > mostRedirects || origin(req.URL) != origin(via[0].URL) {
 		return http.ErrUseLastResponse
 	}
 	return nil
@@ -351,7 +368,10 @@ func (a *agent) CloseIdleConnections() {
 
 type failing struct{ err error }
 
-func (f failing) RoundTrip(*http.Request) (*http.Response, error) { return nil, f.err }
+func (f failing) RoundTrip(req *http.Request) (*http.Response, error) {
+	closeBody(req)
+	return nil, f.err
+}
 
 // product makes a token of a User-Agent (RFC 9110 §10.1.5) from a name.
 func product(s string) string {

@@ -43,6 +43,7 @@ type fakeBrowser struct {
 	opened atomic.Int32
 	mu     sync.Mutex
 	urls   []string
+	status int // of the last page
 	client http.Client
 }
 
@@ -61,7 +62,48 @@ func (b *fakeBrowser) open(ctx context.Context, url string) error {
 		return err
 	}
 	_, _ = io.Copy(io.Discard, resp.Body)
+	b.mu.Lock()
+	b.status = resp.StatusCode
+	b.mu.Unlock()
 	return resp.Body.Close()
+}
+
+// lastStatus waits for the last page, which the client may be ahead of.
+func (b *fakeBrowser) lastStatus() int {
+	for range 1000 {
+		b.mu.Lock()
+		status := b.status
+		b.mu.Unlock()
+		if status != 0 {
+			return status
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	return 0
+}
+
+// visit returns the callback address that the pages at address lead to,
+// without going there.
+func (b *fakeBrowser) visit(t *testing.T, address string) string {
+	t.Helper()
+	client := b.client
+	back := ""
+	client.CheckRedirect = func(req *http.Request, via []*http.Request) error {
+		if req.URL.Query().Has("state") && (req.URL.Query().Has("code") || req.URL.Query().Has("error")) {
+			back = req.URL.String()
+			return http.ErrUseLastResponse
+		}
+		return nil
+	}
+	resp, err := client.Get(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if back == "" {
+		t.Fatalf("the pages lead nowhere: %d", resp.StatusCode)
+	}
+	return back
 }
 
 func newClient(t *testing.T, srv *sandbox.Server, change func(*mcpclient.Client)) (*mcpclient.Client, *fakeBrowser) {
@@ -360,6 +402,13 @@ func TestUselessAnswersLeaveTheSessionUsable(t *testing.T) {
 		{"JSON that is no message", sandbox.Fault{Status: 200, Body: `{"a":1}`}},
 		{"empty", sandbox.Fault{Status: 200, Header: http.Header{"Content-Type": {"application/json"}}}},
 		{"event that is no message", sandbox.Fault{Status: 200, Body: "data: hello\n\n", Header: http.Header{"Content-Type": {"text/event-stream"}}}},
+		{"202", sandbox.Fault{Status: 202}},
+		{"204", sandbox.Fault{Status: 204}},
+		{"the response to another request", sandbox.Fault{Status: 200, Body: `{"jsonrpc":"2.0","id":7777,"result":{}}`}},
+		{"a request in place of a response", sandbox.Fault{Status: 200, Body: `{"jsonrpc":"2.0","id":1,"method":"ping"}`}},
+		{"an error without an ID", sandbox.Fault{Status: 200, Body: `{"jsonrpc":"2.0","id":null,"error":{"code":-32600,"message":"no"}}`}},
+		{"a line that is no field", sandbox.Fault{Status: 200, Body: "hello\n\n", Header: http.Header{"Content-Type": {"text/event-stream"}}}},
+		{"an empty stream", sandbox.Fault{Status: 200, Body: "\n", Header: http.Header{"Content-Type": {"text/event-stream"}}}},
 		{"event cut off", sandbox.Fault{Status: 200, Body: `data: {"jsonrpc":"2.0","id":`, Header: http.Header{"Content-Type": {"text/event-stream"}}}},
 		{"dropped", sandbox.Fault{Drop: true}},
 		{"redirect elsewhere", sandbox.Fault{Status: 307, Body: "x", Header: http.Header{"Location": {"https://elsewhere.example/"}}}},

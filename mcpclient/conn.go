@@ -17,6 +17,8 @@ import (
 
 	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
 	"github.com/modelcontextprotocol/go-sdk/mcp"
+
+	"github.com/astravue/mcp-client-go/internal/clock"
 )
 
 const (
@@ -41,6 +43,7 @@ type conn struct {
 	known       string // the session ID that the SDK knows
 	live        string // the one that the server knows by now
 	reviving    chan struct{}
+	forbidden   error // what became of server/discover
 }
 
 // A message is a POST that can be made again.
@@ -54,8 +57,18 @@ func newConn(s *state) *conn {
 	return &conn{state: s, latch: new(latch), reviving: make(chan struct{}, 1)}
 }
 
-// connected says that the connection attempt is over.
-func (c *conn) connected() { c.latch.release() }
+// connected says that the connection attempt is over, and returns the error
+// for it. If the account may not even ask for server/discover the SDK goes on
+// to initialize, and its error is about that.
+func (c *conn) connected(err error) error {
+	c.latch.release()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err != nil && c.forbidden != nil {
+		err = c.forbidden
+	}
+	return at(StepConnect, err)
+}
 
 // liveCall is the conn's answer to whether a sign-in may be started.
 func liveCall(c call) bool { return c.live }
@@ -74,13 +87,31 @@ func (c *conn) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	r, _ := c.inSession(req)
 	resp, err := c.authorized(r, never, nil)
-	if err != nil {
-		if resp != nil {
-			drain(resp)
-		}
-		return nil, err
+	if resp != nil {
+		return resp, nil // the end of a session that may have ended: the SDK does not look at it
 	}
-	return resp, nil
+	return nil, err
+}
+
+// authorized follows redirects within the origin, which never reach the
+// SDK's http.Client: to the SDK they would be the end of the session.
+func (c *conn) authorized(req *http.Request, ask func(call) bool, latch *latch) (*http.Response, error) {
+	for n := 0; ; n++ {
+		resp, err := c.state.authorized(req, ask, latch)
+		if err != nil || n == mostRedirects || resp.StatusCode != http.StatusTemporaryRedirect && resp.StatusCode != http.StatusPermanentRedirect {
+			return resp, err
+		}
+		to, err := resp.Location()
+		if err != nil || !c.owns(to) || !repeatable(req) {
+			return resp, nil
+		}
+		drain(resp)
+		req = req.Clone(req.Context())
+		req.URL = to
+		if req.Body, err = again(req); err != nil {
+			return nil, err
+		}
+	}
 }
 
 // inSession returns req with the session ID that the server knows, and that ID.
@@ -115,8 +146,17 @@ func (c *conn) post(req *http.Request) (*http.Response, error) {
 			r.Body = body
 		}
 		resp, err := c.authorized(r, liveCall, c.latch)
+		fe := new(ForbiddenError)
+		switch forbidden := errors.As(err, &fe) && !errors.Is(err, ErrLoginRequired); {
+		case forbidden && rpcError(resp) != nil:
+			return resp, nil
+		case forbidden && asked.method == "server/discover":
+			c.mu.Lock()
+			c.forbidden = err
+			c.mu.Unlock()
+		}
 		if err != nil {
-			return nil, c.refused(resp, err)
+			return nil, refused(resp, err)
 		}
 		if resp.StatusCode != http.StatusNotFound || id == "" || revived {
 			return c.answer(asked, resp)
@@ -131,22 +171,22 @@ func (c *conn) post(req *http.Request) (*http.Response, error) {
 }
 
 // refused closes resp, if there is one, and returns the error for it.
-func (c *conn) refused(resp *http.Response, err error) error {
+func refused(resp *http.Response, err error) error {
 	if resp == nil {
 		return err
 	}
-	defer drain(resp)
-	if fe := new(ForbiddenError); errors.As(err, &fe) && !errors.Is(err, ErrLoginRequired) {
-		if rpc := rpcError(resp); rpc != nil {
-			return &AnswerError{Status: resp.StatusCode, Err: rpc}
-		}
-	}
+	drain(resp)
 	return at(StepConnect, err)
 }
 
-// rpcError returns the JSON-RPC error in the body of resp, or nil.
+// rpcError returns the JSON-RPC error in the body of resp, which can be read
+// again, or nil.
 func rpcError(resp *http.Response) error {
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	resp.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.MultiReader(bytes.NewReader(body), resp.Body), resp.Body}
 	if err != nil {
 		return nil
 	}
@@ -166,22 +206,29 @@ func (c *conn) answer(asked call, resp *http.Response) (*http.Response, error) {
 	if id := resp.Header.Get(sessionHeader); id != "" {
 		if c.known == "" {
 			c.known = id
+			c.live = id
 		}
-		c.live = id
+		if asked.method == "initialize" {
+			c.live = id // any other answer may be an old session's
+		}
 		resp.Header.Set(sessionHeader, c.known)
 	}
 	c.mu.Unlock()
 
 	mediaType, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
-	wrong := &AnswerError{Status: resp.StatusCode, ContentType: mediaType}
+	wrong := &AnswerError{Status: resp.StatusCode, ContentType: mediaType, RetryAfter: retryAfter(resp.Header)}
 	switch {
 	case resp.StatusCode < 200 || resp.StatusCode > 299:
-		defer drain(resp)
-		if rpc := rpcError(resp); rpc != nil {
-			wrong.Err = rpc
+		rpc := rpcError(resp)
+		if rpc != nil && resp.StatusCode < 500 && resp.StatusCode != http.StatusTooManyRequests {
+			// The SDK wants to see it, to find another protocol version for
+			// one: it looks for no code in an error of its transport.
+			return resp, nil
 		}
+		drain(resp)
+		wrong.Err = rpc
 		return nil, wrong
-	case !asked.live && asked.method == "" || resp.StatusCode == http.StatusAccepted || resp.StatusCode == http.StatusNoContent:
+	case !asked.wanted:
 		return resp, nil
 	case mediaType == "text/event-stream":
 		resp.Body = &eventBody{events: newEventReader(resp.Body, c.droppedEvent), body: resp.Body}
@@ -195,18 +242,33 @@ func (c *conn) answer(asked call, resp *http.Response) (*http.Response, error) {
 		case len(body) > mostAnswer:
 			wrong.Err = fmt.Errorf("answer is larger than %d MiB", mostAnswer>>20)
 		default:
-			if _, err := jsonrpc.DecodeMessage(body); err == nil || !asked.live {
+			if wrong.Err = answers(body, asked.id); wrong.Err == nil {
 				resp.Body = io.NopCloser(bytes.NewReader(body))
 				return resp, nil
 			}
-			wrong.Err = errors.New("answer is no JSON-RPC message")
 		}
 		return nil, wrong
-	case !asked.live:
-		return resp, nil
 	}
 	drain(resp)
 	return nil, wrong
+}
+
+// answers checks that body is the response to the request with id: the SDK
+// would end the session over anything else, or wait for ever.
+func answers(body []byte, id jsonrpc.ID) error {
+	msg, err := jsonrpc.DecodeMessage(body)
+	if err != nil {
+		return errors.New("answer is no JSON-RPC message")
+	}
+	switch r, ok := msg.(*jsonrpc.Response); {
+	case !ok:
+		return errors.New("answer is no JSON-RPC response")
+	case r.ID == id:
+		return nil
+	case r.Error != nil:
+		return r.Error // of a server that could not make out the ID
+	}
+	return errors.New("answer is the response to another request")
 }
 
 func (c *conn) droppedEvent() {
@@ -327,7 +389,7 @@ func (c *conn) replay(ctx context.Context, m *message, id string, asked call, re
 	}
 	resp, err := c.authorized(req, func(call) bool { return asked.live }, c.latch)
 	if err != nil {
-		return nil, c.refused(resp, err)
+		return nil, refused(resp, err)
 	}
 	defer drain(resp)
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
@@ -388,23 +450,33 @@ const (
 func (c *conn) feed(ctx context.Context, req *http.Request, w io.Writer) error {
 	last := req.Header.Get(lastEventIDHeader)
 	resuming := last != ""
-	var pause, asked time.Duration
+	var session string            // that last belongs to
+	var wait, retry time.Duration // until the next try; at least, as the server wants it
 	failures := 0
-	for {
+	for first := true; ; first = false {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(max(pause, asked)):
+		case <-time.After(wait):
 		}
 		r, id := c.inSession(req.Clone(ctx))
+		if !first && id != session {
+			if resuming {
+				return io.EOF // the answer went with the session
+			}
+			last = ""
+			r.Header.Del(lastEventIDHeader)
+		}
+		session = id
 		if last != "" {
-			r = r.Clone(ctx)
 			r.Header.Set(lastEventIDHeader, last)
 		}
 		resp, err := c.authorized(r, never, nil)
-		progress := false
+		wait = 0
+		var progress, silent bool
 		switch {
 		case err != nil:
+			silent = errors.Is(err, ErrClosed) || errors.As(err, new(*ForbiddenError)) && !errors.Is(err, ErrLoginRequired)
 			if resp != nil {
 				drain(resp)
 			}
@@ -419,7 +491,7 @@ func (c *conn) feed(ctx context.Context, req *http.Request, w io.Writer) error {
 					last = e.id
 				}
 				if e.retry > 0 {
-					asked = min(e.retry, backoffMax)
+					retry = min(e.retry, backoffMax)
 				}
 				if _, err := w.Write(e.raw); err != nil || resuming && e.response {
 					_ = resp.Body.Close()
@@ -429,26 +501,25 @@ func (c *conn) feed(ctx context.Context, req *http.Request, w io.Writer) error {
 			_ = resp.Body.Close()
 		case resp.StatusCode == http.StatusNotFound && id != "":
 			drain(resp)
-			progress = c.revive(ctx, id, call{}) == nil
-		case resp.StatusCode < 500 && resp.StatusCode != http.StatusTooManyRequests:
-			// 405 and its like: the server has nothing to say on its own.
-			drain(resp)
-			if resuming {
-				return io.EOF
-			}
-			<-ctx.Done()
-			return ctx.Err()
+			progress = !resuming && c.revive(ctx, id, call{}) == nil
+			silent = resuming
 		default:
-			asked = min(retryAfter(resp.Header), time.Hour)
+			// 405 and its like: the server has nothing to say on its own.
+			silent = resp.StatusCode < 500 && resp.StatusCode != http.StatusTooManyRequests
+			wait = retryAfter(resp.Header)
 			drain(resp)
 		}
 		if failures++; progress {
 			failures = 0
 		}
-		if resuming && failures >= resumeTries {
+		switch {
+		case resuming && (silent || failures >= resumeTries):
 			return io.EOF
+		case silent:
+			<-ctx.Done()
+			return ctx.Err()
 		}
-		pause = backoff(failures)
+		wait = max(wait, retry, backoff(failures))
 	}
 }
 
@@ -464,10 +535,13 @@ func backoff(failures int) time.Duration {
 	return d/2 + rand.N(d/2)
 }
 
+// retryAfter reads the header of that name (RFC 9110 §10.2.3), at most an hour.
 func retryAfter(h http.Header) time.Duration {
-	seconds, err := strconv.ParseUint(h.Get("Retry-After"), 10, 31)
-	if err != nil {
-		return 0
+	var d time.Duration
+	if seconds, err := strconv.ParseUint(h.Get("Retry-After"), 10, 31); err == nil {
+		d = time.Duration(seconds) * time.Second
+	} else if at, err := http.ParseTime(h.Get("Retry-After")); err == nil {
+		d = at.Sub(clock.Now())
 	}
-	return time.Duration(seconds) * time.Second
+	return min(max(d, 0), time.Hour)
 }

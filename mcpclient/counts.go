@@ -10,23 +10,34 @@ import (
 // succeeded. The zero value is ready. Safe for concurrent use.
 type stepUps struct {
 	mu    sync.Mutex
-	count map[string]int
+	tries map[string]tries
 }
 
-func (u *stepUps) try(operation string, most int) bool {
+type tries struct {
+	count      int
+	generation string // of the last token that did not suffice
+}
+
+// try counts one more, unless it is about the same token as the last one:
+// those who are refused at once share a sign-in.
+func (u *stepUps) try(operation, generation string, most int) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.count == nil || len(u.count) > 1000 { // names come from the caller, not from the server
-		u.count = make(map[string]int)
+	if u.tries == nil || len(u.tries) > 1000 { // names come from the caller, not from the server
+		u.tries = make(map[string]tries)
 	}
-	u.count[operation]++
-	return u.count[operation] <= most
+	t := u.tries[operation]
+	if t.generation != generation {
+		t = tries{t.count + 1, generation}
+		u.tries[operation] = t
+	}
+	return t.count <= most
 }
 
 func (u *stepUps) succeed(operation string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	delete(u.count, operation)
+	delete(u.tries, operation)
 }
 
 // A latch holds the first failure of a sign-in within one connection attempt:

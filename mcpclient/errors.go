@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/astravue/mcp-client-go/refresh"
 )
@@ -14,8 +15,9 @@ var (
 	ErrLoginRequired = refresh.ErrLoginRequired
 
 	// ErrNotSaved is wrapped by errors about tokens that the server issued
-	// and the store did not take. This process goes on with them; the next
-	// one will have to sign in.
+	// and the store did not take. Those of a sign-in are dropped: it has
+	// failed. With those of a refresh this process goes on, [Client.Close]
+	// returns the error, and the next process will have to sign in.
 	ErrNotSaved = refresh.ErrNotSaved
 
 	// ErrNoRegistration says that there is no way to a client ID: none was
@@ -27,6 +29,10 @@ var (
 	// no use: older than ten minutes, used before, sealed for somebody else,
 	// or altered.
 	ErrPendingLogin = errors.New("pending sign-in is not valid")
+
+	// ErrServerAddress is wrapped by errors about a [Client.Server] that is no
+	// address of a server: not https, or not a URL.
+	ErrServerAddress = errors.New("mcpclient: server address")
 
 	// ErrClosed is returned after [Client.Close].
 	ErrClosed = errors.New("mcpclient: client is closed")
@@ -111,6 +117,10 @@ type ForbiddenError struct {
 	Code        string   // of the challenge; "" if there was none
 	Description string   // error_description
 	Scopes      []string // asked for by the server and not to be had by more sign-ins
+
+	// SignInFor, if set, is what [Client.Scopes] must be at a [Client.Login]
+	// for the call to be allowed; the error then wraps ErrLoginRequired.
+	SignInFor []string
 }
 
 func (e *ForbiddenError) Error() string {
@@ -123,7 +133,7 @@ func (e *ForbiddenError) Error() string {
 	}
 	msg += ")"
 	if len(e.Scopes) > 0 {
-		msg += fmt.Sprintf("; it asks for the scopes %q and still refuses after signing in for them", e.Scopes)
+		msg += fmt.Sprintf("; it asks for the scopes %q and still refuses with them", e.Scopes)
 	}
 	return msg
 }
@@ -131,9 +141,10 @@ func (e *ForbiddenError) Error() string {
 // An AnswerError says that the server answered a call with something that is
 // no MCP answer. The session goes on.
 type AnswerError struct {
-	Status      int    // HTTP status
-	ContentType string // media type, without parameters
-	Err         error  // what is wrong with it; nil if the status says all
+	Status      int           // HTTP status
+	ContentType string        // media type, without parameters
+	RetryAfter  time.Duration // how long the server asks to wait (RFC 9110 §10.2.3); 0 if it does not say
+	Err         error         // what is wrong with it; nil if the status says all
 }
 
 func (e *AnswerError) Error() string {

@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -57,7 +56,7 @@ func (c *Client) Login(ctx context.Context, opts *LoginOptions) error {
 	if held.Grant != nil {
 		want.before = held.Grant.SignIn
 	}
-	if want.challenge, err = s.prepare(ctx); err != nil {
+	if want.challenge, want.cfg, err = s.prepare(ctx); err != nil {
 		return err
 	}
 	_, err = s.signIn(ctx, want)
@@ -72,18 +71,19 @@ func (s *state) challenge(ctx context.Context) (c discovery.Challenge, needed bo
 	return c, needed, at(StepDiscovery, err)
 }
 
-// prepare takes step 1 for a sign-in that somebody asked for.
-func (s *state) prepare(ctx context.Context) (discovery.Challenge, error) {
+// prepare begins step 1 for a sign-in that somebody asked for. It ends it, and
+// returns a configuration, where the server does not ask for one: it may still
+// want one for more than a ping.
+func (s *state) prepare(ctx context.Context) (discovery.Challenge, *discovery.Configuration, error) {
 	c, needed, err := s.challenge(ctx)
 	if err != nil || needed {
-		return c, err
+		return c, nil, err
 	}
-	// It may still want one for more than a ping.
-	_, err = s.discover(ctx, c)
+	cfg, err := s.discover(ctx, c)
 	if missing := new(discovery.NotFoundError); errors.As(err, &missing) && missing.What == discovery.ResourceMetadata {
-		return c, at(StepDiscovery, fmt.Errorf("%w: %w", ErrNoSignIn, err))
+		err = at(StepDiscovery, fmt.Errorf("%w: %w", ErrNoSignIn, missing))
 	}
-	return c, nil
+	return c, cfg, err
 }
 
 // pendingLife is how long a web application's user may take.
@@ -93,17 +93,14 @@ const pendingLife = 10 * time.Minute
 // holds the state and the code verifier: it leaves the process sealed only
 // ([PendingLogin.Seal]), and no fmt verb shows what is in it. It serves once.
 type PendingLogin struct {
-	v      *pendingLogin // behind a pointer, which no verb follows
-	secret tokenstore.Secret
-	used   atomic.Bool
+	v    *pendingLogin
+	used atomic.Bool
 }
 
 type pendingLogin struct {
 	ID                 string         `json:"id"`
 	Key                tokenstore.Key `json:"key"` // whose sign-in it is
 	Started            time.Time      `json:"started"`
-	State              string         `json:"state"`
-	Verifier           string         `json:"verifier"`
 	Issuer             string         `json:"issuer"`
 	IssSupported       bool           `json:"iss_supported,omitempty"`
 	TokenEndpoint      string         `json:"token_endpoint"`
@@ -114,6 +111,16 @@ type pendingLogin struct {
 	RedirectURI        string         `json:"redirect_uri"`
 	Resource           string         `json:"resource,omitempty"`
 	Scopes             []string       `json:"scopes,omitempty"`
+
+	State    tokenstore.Secret `json:"-"`
+	Verifier tokenstore.Secret `json:"-"`
+}
+
+// A sealedLogin is what is sealed: a pendingLogin with its secrets.
+type sealedLogin struct {
+	*pendingLogin
+	State    string `json:"state"`
+	Verifier string `json:"verifier"`
 }
 
 // Format implements [fmt.Formatter]: it shows nothing of p.
@@ -132,34 +139,21 @@ func (c *Client) BeginLogin(ctx context.Context) (authorizationURL string, pendi
 	if redirect == "" {
 		return "", nil, at(StepAuthorize, errors.New("Registration.RedirectURL, the application's callback address, is not set"))
 	}
-	challenge, err := s.prepare(ctx)
-	if err != nil {
-		return "", nil, err
-	}
-	cfg, err := s.discover(ctx, challenge)
-	if err != nil {
-		return "", nil, err
-	}
-	cl := &oauthClient{}
-	var given bool
-	if cl.auth, given = s.given(cfg); !given {
-		cl.registration = tokenstore.RegistrationKey(cfg.Issuer, s.name, redirect)
-		r, err := s.registered(ctx, cfg, cl.registration, func(old *tokenstore.Registration) ([]string, error) {
-			if old != nil && slices.Contains(old.RedirectURIs, redirect) {
-				return nil, nil
-			}
-			return []string{redirect}, nil
-		})
-		if err != nil {
-			return "", nil, at(StepRegistration, err)
-		}
-		cl.auth.ID, cl.auth.Secret, cl.auth.Method = r.ClientID, r.ClientSecret, r.AuthMethod
-	}
 	held, err := s.held(ctx)
 	if err != nil {
 		return "", nil, at(StepExchange, err)
 	}
-	pending, authorizationURL, err = s.authorize(cfg, cl, redirect, s.scopesFor(cfg, signIn{login: &LoginOptions{}}, held.Grant))
+	challenge, cfg, err := s.prepare(ctx)
+	if err == nil && cfg == nil {
+		cfg, err = s.discover(ctx, challenge)
+	}
+	if err != nil {
+		return "", nil, err
+	}
+	scopes := s.scopesFor(cfg, signIn{login: &LoginOptions{}}, held.Grant)
+	_, pending, authorizationURL, err = s.begin(ctx, cfg, scopes, func() (*oauthClient, error) {
+		return s.webClient(ctx, cfg, redirect)
+	})
 	return authorizationURL, pending, err
 }
 
@@ -179,12 +173,16 @@ func (c *Client) FinishLogin(ctx context.Context, pending *PendingLogin, callbac
 	if err != nil {
 		return at(StepCallback, errors.New("callback address has a malformed query"))
 	}
+	if pending == nil || pending.v == nil {
+		return at(StepCallback, fmt.Errorf("%w: there is none", ErrPendingLogin))
+	}
 	if pending.v.Key != s.key {
 		return at(StepCallback, fmt.Errorf("%w: it is another user's", ErrPendingLogin))
 	}
 	if age := clock.Now().Sub(pending.v.Started); age > pendingLife || age < -time.Minute {
 		return at(StepCallback, fmt.Errorf("%w: it is %s old", ErrPendingLogin, age.Round(time.Second)))
 	}
+	secret := s.registration.ClientSecret
 	if pending.v.Registration != "" {
 		// A sealed one does not carry the client's secret.
 		r, err := s.store.Get(ctx, pending.v.Registration)
@@ -194,9 +192,7 @@ func (c *Client) FinishLogin(ctx context.Context, pending *PendingLogin, callbac
 		if r.Registration == nil || r.Registration.ClientID != pending.v.ClientID {
 			return at(StepCallback, fmt.Errorf("%w: its client is registered no more", ErrPendingLogin))
 		}
-		pending.secret = r.Registration.ClientSecret
-	} else {
-		pending.secret = s.registration.ClientSecret
+		secret = r.Registration.ClientSecret
 	}
 	err = s.store.Update(ctx, s.key.SignIn(), func(ctx context.Context, _ *tokenstore.Locked) error {
 		held, err := s.held(ctx)
@@ -206,7 +202,7 @@ func (c *Client) FinishLogin(ctx context.Context, pending *PendingLogin, callbac
 		if pending.used.Load() || held.Grant != nil && held.Grant.SignIn == pending.v.ID {
 			return at(StepCallback, fmt.Errorf("%w: it was used before", ErrPendingLogin))
 		}
-		_, err = s.finish(ctx, pending, v)
+		_, err = s.finish(ctx, pending, secret, v)
 		if !errors.Is(err, authcode.ErrState) {
 			pending.used.Store(true)
 		}
@@ -219,11 +215,14 @@ func (c *Client) FinishLogin(ctx context.Context, pending *PendingLogin, callbac
 // Only [Client.OpenPendingLogin] of a client with the same Server and Account
 // opens it.
 func (p *PendingLogin) Seal(key []byte) (string, error) {
+	if p == nil || p.v == nil {
+		return "", fmt.Errorf("%w: there is none", ErrPendingLogin)
+	}
 	aead, err := sealer(key)
 	if err != nil {
 		return "", err
 	}
-	plain, err := json.Marshal(p.v)
+	plain, err := json.Marshal(sealedLogin{p.v, p.v.State.Reveal(), p.v.Verifier.Reveal()})
 	if err != nil {
 		return "", err
 	}
@@ -248,11 +247,12 @@ func (c *Client) OpenPendingLogin(key []byte, sealed string) (*PendingLogin, err
 		return nil, at(StepCallback, fmt.Errorf("%w: it was altered", ErrPendingLogin))
 	}
 	plain, err := aead.Open(nil, data[:aead.NonceSize()], data[aead.NonceSize():], []byte(s.key))
-	p := &PendingLogin{v: new(pendingLogin)}
-	if err != nil || json.Unmarshal(plain, p.v) != nil {
+	v := sealedLogin{pendingLogin: new(pendingLogin)}
+	if err != nil || json.Unmarshal(plain, &v) != nil {
 		return nil, at(StepCallback, fmt.Errorf("%w: it was altered, or sealed for another user or with another key", ErrPendingLogin))
 	}
-	return p, nil
+	v.pendingLogin.State, v.pendingLogin.Verifier = tokenstore.NewSecret(v.State), tokenstore.NewSecret(v.Verifier)
+	return &PendingLogin{v: v.pendingLogin}, nil
 }
 
 func sealer(key []byte) (cipher.AEAD, error) {

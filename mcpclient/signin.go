@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/astravue/mcp-client-go/authcode"
@@ -31,8 +32,9 @@ const (
 // signIn is a wish for a sign-in.
 type signIn struct {
 	challenge discovery.Challenge
-	scopes    []string        // to ask for besides the usual ones
-	refused   *refresh.Access // what does not serve; nil if there was nothing
+	cfg       *discovery.Configuration // nil: to be discovered
+	scopes    []string                 // to ask for besides the usual ones
+	refused   *refresh.Access          // what does not serve; nil if there was nothing
 
 	login  *LoginOptions // not nil: a person asked for it
 	before string        // with login: the SignIn of the grant at that time
@@ -50,12 +52,15 @@ type flight struct {
 // signIn returns the outcome of the sign-in under way, or of a new one. The
 // flight ends when the last who waits for it has gone.
 func (s *state) signIn(ctx context.Context, want signIn) (*refresh.Access, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, at(StepCallback, err)
+	}
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
 		return nil, ErrClosed
 	}
-	if d := s.denied; d != nil && want.login == nil && time.Now().Before(d.until) {
+	if d := s.denied; d != nil && want.login == nil && clock.Now().Before(d.until) {
 		s.mu.Unlock()
 		return nil, d.err
 	}
@@ -64,7 +69,7 @@ func (s *state) signIn(ctx context.Context, want signIn) (*refresh.Access, error
 		flown, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 		f = &flight{done: make(chan struct{}), cancel: cancel}
 		s.flight = f
-		go s.fly(flown, f, want)
+		s.flights.Go(func() { s.fly(flown, f, want) })
 	}
 	f.waiters++
 	s.mu.Unlock()
@@ -90,19 +95,18 @@ func (s *state) fly(ctx context.Context, f *flight, want signIn) {
 	defer cancel()
 	var shown bool
 	f.access, f.err = s.signInLocked(timed, want, &shown)
-	if f.err != nil && ctx.Err() == nil && timed.Err() != nil {
-		f.err = at(StepCallback, fmt.Errorf("nobody came back from the browser within %s: %w", s.signInTimeout, context.DeadlineExceeded))
+	if f.err != nil && errors.Is(context.Cause(ctx), ErrClosed) {
+		f.err = ErrClosed
 	}
-	f.cancel(nil)
 	s.mu.Lock()
-	if s.flight == f {
-		s.flight = nil
-	}
-	s.denied = nil
-	if f.err != nil && shown && ctx.Err() == nil {
-		s.denied = &denial{f.err, time.Now().Add(denialLasts)}
+	if s.flight == f { // else nobody waits for it any more
+		s.flight, s.denied = nil, nil
+		if f.err != nil && shown && ctx.Err() == nil {
+			s.denied = &denial{f.err, clock.Now().Add(denialLasts)}
+		}
 	}
 	s.mu.Unlock()
+	f.cancel(nil)
 	close(f.done)
 }
 
@@ -123,12 +127,16 @@ func (s *state) signInLocked(ctx context.Context, want signIn, shown *bool) (acc
 		}
 		if held.Grant != nil && s.serves(held, want) {
 			s.source.Adopt(held.Generation, held.Grant)
-			access, err = s.source.Access(ctx)
-			return err
+			if access, err = s.source.Access(ctx); !errors.Is(err, ErrLoginRequired) {
+				return err
+			}
 		}
 		access, err = s.signInNow(ctx, want, held.Grant, shown)
 		return err
 	})
+	if _, outer := err.(*tokenstore.LockTimeoutError); outer {
+		err = at(StepCallback, fmt.Errorf("wait for a sign-in to the same account: %w", err))
+	}
 	return access, at(StepExchange, err)
 }
 
@@ -163,59 +171,80 @@ func (s *state) serves(held tokenstore.Record, want signIn) bool {
 
 // signInNow takes steps 1 to 6 through a browser.
 func (s *state) signInNow(ctx context.Context, want signIn, held *tokenstore.Grant, shown *bool) (*refresh.Access, error) {
-	cfg, err := s.discover(ctx, want.challenge)
+	cfg, err := want.cfg, error(nil)
+	if cfg == nil {
+		if cfg, err = s.discover(ctx, want.challenge); err != nil {
+			return nil, err
+		}
+	}
+	cl, p, address, err := s.begin(ctx, cfg, s.scopesFor(cfg, want, held), func() (*oauthClient, error) {
+		return s.client(ctx, cfg, want.login)
+	})
 	if err != nil {
 		return nil, err
 	}
-	scopes := s.scopesFor(cfg, want, held)
+	*shown = true
+	return s.browse(ctx, cl, p, address, want.login)
+}
+
+// begin takes steps 2 to 4: a client, by way of the function, and what it asks
+// the server for. A registration of an earlier day that the server no longer
+// knows is made anew.
+func (s *state) begin(ctx context.Context, cfg *discovery.Configuration, scopes []string, client func() (*oauthClient, error)) (*oauthClient, *PendingLogin, string, error) {
 	for anew := false; ; anew = true {
-		cl, err := s.client(ctx, cfg, want.login)
+		cl, err := client()
 		if err != nil {
-			return nil, err
+			return nil, nil, "", err
 		}
-		p, address, err := s.authorize(cfg, cl, cl.listener.RedirectURI(), scopes)
+		p, address, err := s.authorize(cfg, cl, scopes)
+		if err == nil && (anew || !cl.reused || !s.unknown(ctx, address)) {
+			return cl, p, address, nil
+		}
+		if cl.listener != nil {
+			_ = cl.listener.Close()
+		}
 		if err != nil {
-			_ = cl.listener.Close()
-			return nil, err
+			return nil, nil, "", err
 		}
-		if cl.reused && !anew && s.unknown(ctx, address) {
-			_ = cl.listener.Close()
-			if err := s.dropRegistration(ctx, cl.registration, cl.auth.ID); err != nil {
-				return nil, at(StepRegistration, err)
-			}
-			continue
+		if err := s.dropRegistration(ctx, cl.registration, cl.auth.ID); err != nil {
+			return nil, nil, "", at(StepRegistration, err)
 		}
-		*shown = true
-		return s.browse(ctx, cl.listener, p, address, want.login)
 	}
 }
 
 // browse opens the browser and waits for what comes back.
-func (s *state) browse(ctx context.Context, l *callback.Listener, p *PendingLogin, address string, opts *LoginOptions) (access *refresh.Access, err error) {
-	defer l.Close()
+func (s *state) browse(ctx context.Context, cl *oauthClient, p *PendingLogin, address string, opts *LoginOptions) (access *refresh.Access, err error) {
+	defer cl.listener.Close()
 	start := time.Now()
 	opening, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go func() {
 		if err := s.openBrowser(opening, address); err != nil {
-			s.log.Warn("no browser could be opened", "step", StepAuthorize.String(), "error", err)
+			// It may repeat the address, which holds the state.
+			text := strings.NewReplacer(address, "…", p.v.State.Reveal(), "…").Replace(err.Error())
+			s.log.Warn("no browser could be opened", "step", StepAuthorize.String(), "error", text)
 		}
 	}()
 	var pasted <-chan string
 	if opts != nil {
 		pasted = opts.Pasted
 	}
-	err = l.Wait(ctx, func(ctx context.Context, v url.Values) error {
-		access, err = s.finish(ctx, p, v)
+	answered := false
+	err = cl.listener.Wait(ctx, func(ctx context.Context, v url.Values) error {
+		access, err = s.finish(ctx, p, cl.auth.Secret, v)
 		var ae *authcode.AuthorizationError
 		switch {
 		case errors.Is(err, authcode.ErrState):
 			return fmt.Errorf("%w: %w", callback.ErrIgnored, err)
 		case errors.As(err, &ae) && ae.Denied():
-			return fmt.Errorf("%w: %w", callback.ErrDenied, err)
+			err = fmt.Errorf("%w: %w", callback.ErrDenied, err)
 		}
+		answered = true
 		return err
 	}, pasted)
+	if !answered && errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("nobody came back from the browser within %s: %w", s.signInTimeout, err)
+	}
 	s.audit(ctx, StepCallback, "sign in", p.v.ClientID, start, err)
 	if err != nil {
 		return nil, at(StepCallback, err)
@@ -242,37 +271,52 @@ func (s *state) discover(ctx context.Context, c discovery.Challenge) (*discovery
 	if err != nil {
 		return nil, at(StepDiscovery, err)
 	}
-	if s.resource != "" && s.resource != NoResource {
+	if s.issuer != "" && cfg.Issuer != s.issuer {
+		// Its grant would not be used: credentials belong to their issuer.
+		return nil, at(StepDiscovery, &discovery.MismatchError{Document: cfg.AuthorizationServerURL, Field: "issuer", Want: s.issuer, Got: cfg.Issuer})
+	}
+	switch {
+	case s.resource == NoResource:
+	case s.resource != "":
 		cfg.Resource = s.resource
+	case s.defaultServer:
+		cfg.Resource = DefaultServer // as documented, even if its metadata names the origin
 	}
 	return cfg, nil
 }
 
 // scopesFor returns what to ask for: what the caller wants or the server names,
 // what was asked for before (MCP specification, "Step-Up Authorization Flow"),
-// and what is wanted besides.
+// and what is wanted besides. offline_access is never what a server names.
 func (s *state) scopesFor(cfg *discovery.Configuration, want signIn, held *tokenstore.Grant) []string {
-	chosen := slices.DeleteFunc(slices.Clone(s.scopes), func(scope string) bool { return scope == offlineAccess })
-	scopes := chosen
-	if len(chosen) == 0 {
+	offline := slices.Contains(s.scopes, offlineAccess) || slices.Contains(want.scopes, offlineAccess)
+	scopes := without(s.scopes, offlineAccess)
+	chosen := len(scopes) > 0
+	if !chosen {
 		scopes = cfg.Scopes
 	}
-	if held != nil && held.Issuer == cfg.Issuer && (want.login == nil || len(chosen) == 0) {
+	if held != nil && held.Issuer == cfg.Issuer && (want.login == nil || !chosen) {
 		scopes = union(scopes, held.ScopesRequested)
+		offline = offline || want.login == nil && slices.Contains(held.ScopesRequested, offlineAccess)
 	}
-	scopes = union(scopes, want.scopes)
-	if len(chosen) != len(s.scopes) {
-		scopes = union(scopes, []string{offlineAccess})
+	scopes = without(union(scopes, want.scopes), offlineAccess)
+	if offline {
+		scopes = append(scopes, offlineAccess)
 	}
 	return scopes
+}
+
+func without(scopes []string, scope string) []string {
+	return slices.DeleteFunc(slices.Clone(scopes), func(s string) bool { return s == scope })
 }
 
 // oauthClient is who signs in, and where it is sent back to.
 type oauthClient struct {
 	auth         authcode.ClientAuth
 	registration tokenstore.Key // "" unless it was registered dynamically
-	listener     *callback.Listener
-	reused       bool // a registration of an earlier day
+	redirect     string
+	listener     *callback.Listener // nil for a web application
+	reused       bool               // a registration of an earlier day
 }
 
 // client takes step 3, in the specification's order: a client registered
@@ -287,13 +331,13 @@ func (s *state) client(ctx context.Context, cfg *discovery.Configuration, opts *
 		if err != nil {
 			return nil, err
 		}
-		return &oauthClient{auth: auth, listener: l}, nil
+		return &oauthClient{auth: auth, listener: l, redirect: l.RedirectURI()}, nil
 	}
 	cl := &oauthClient{registration: tokenstore.RegistrationKey(cfg.Issuer, s.name, redirect)}
 	r, err := s.registered(ctx, cfg, cl.registration, func(old *tokenstore.Registration) ([]string, error) {
 		if old != nil {
 			l, err := s.listen(ctx, old.RedirectURI, opts)
-			if taken := new(callback.PortError); errors.As(err, &taken) && slices.Contains(old.RedirectURIs, redirect) && s.registration.RedirectURL == "" {
+			if errors.As(err, new(*callback.PortError)) && old.RedirectURI != redirect && slices.Contains(old.RedirectURIs, redirect) {
 				// The address without a port matches any (RFC 8252 §7.3).
 				l, err = s.listen(ctx, redirect, opts)
 			}
@@ -316,6 +360,28 @@ func (s *state) client(ctx context.Context, cfg *discovery.Configuration, opts *
 		if cl.listener != nil {
 			_ = cl.listener.Close()
 		}
+		return nil, at(StepRegistration, err)
+	}
+	cl.auth = authcode.ClientAuth{ID: r.ClientID, Secret: r.ClientSecret, Method: r.AuthMethod}
+	cl.redirect = cl.listener.RedirectURI()
+	return cl, nil
+}
+
+// webClient takes step 3 for an application whose callback address is redirect.
+func (s *state) webClient(ctx context.Context, cfg *discovery.Configuration, redirect string) (*oauthClient, error) {
+	cl := &oauthClient{redirect: redirect}
+	var given bool
+	if cl.auth, given = s.given(cfg); given {
+		return cl, nil
+	}
+	cl.registration = tokenstore.RegistrationKey(cfg.Issuer, s.name, redirect)
+	r, err := s.registered(ctx, cfg, cl.registration, func(old *tokenstore.Registration) ([]string, error) {
+		if cl.reused = old != nil && slices.Contains(old.RedirectURIs, redirect); cl.reused {
+			return nil, nil
+		}
+		return []string{redirect}, nil
+	})
+	if err != nil {
 		return nil, at(StepRegistration, err)
 	}
 	cl.auth = authcode.ClientAuth{ID: r.ClientID, Secret: r.ClientSecret, Method: r.AuthMethod}
@@ -433,12 +499,12 @@ func (s *state) unknown(ctx context.Context, address string) bool {
 }
 
 // authorize takes steps 2 and 4: what is kept until the callback, and the URL.
-func (s *state) authorize(cfg *discovery.Configuration, cl *oauthClient, redirect string, scopes []string) (*PendingLogin, string, error) {
+func (s *state) authorize(cfg *discovery.Configuration, cl *oauthClient, scopes []string) (*PendingLogin, string, error) {
 	verifier, state := pkce.New(), authcode.NewState()
 	r := authcode.Request{
 		Endpoint:      cfg.AuthorizationServer.AuthorizationEndpoint,
 		ClientID:      cl.auth.ID,
-		RedirectURI:   redirect,
+		RedirectURI:   cl.redirect,
 		Scopes:        scopes,
 		State:         state,
 		CodeChallenge: verifier.Challenge(),
@@ -451,12 +517,12 @@ func (s *state) authorize(cfg *discovery.Configuration, cl *oauthClient, redirec
 	}
 	return &PendingLogin{v: &pendingLogin{
 		ID: rand.Text(), Key: s.key, Started: clock.Now(),
-		State: state.Reveal(), Verifier: verifier.Secret().Reveal(),
+		State: state, Verifier: verifier.Secret(),
 		Issuer: cfg.Issuer, IssSupported: cfg.AuthorizationServer.AuthorizationResponseIssParameterSupported,
 		TokenEndpoint: cfg.AuthorizationServer.TokenEndpoint, RevocationEndpoint: cfg.AuthorizationServer.RevocationEndpoint,
 		ClientID: cl.auth.ID, AuthMethod: cl.auth.Method, Registration: cl.registration,
-		RedirectURI: redirect, Resource: cfg.Resource, Scopes: scopes,
-	}, secret: cl.auth.Secret}, address, nil
+		RedirectURI: cl.redirect, Resource: cfg.Resource, Scopes: scopes,
+	}}, address, nil
 }
 
 // prompt asks whoever has more than one account which one it shall be, and
@@ -474,11 +540,11 @@ func (s *state) prompt(scopes []string) string {
 	return ""
 }
 
-// finish takes steps 5 and 6 with the parameters of a callback: it checks
-// them, exchanges the code and keeps the grant. Once the code is sent, ctx no
-// longer ends it: the tokens would be lost.
-func (s *state) finish(ctx context.Context, p *PendingLogin, v url.Values) (*refresh.Access, error) {
-	check := authcode.Check{State: tokenstore.NewSecret(p.v.State), Issuer: p.v.Issuer, IssSupported: p.v.IssSupported}
+// finish takes steps 5 and 6 with the client's secret and the parameters of a
+// callback: it checks them, exchanges the code and keeps the grant. Once the
+// code is sent, ctx no longer ends it: the tokens would be lost.
+func (s *state) finish(ctx context.Context, p *PendingLogin, secret tokenstore.Secret, v url.Values) (*refresh.Access, error) {
+	check := authcode.Check{State: p.v.State, Issuer: p.v.Issuer, IssSupported: p.v.IssSupported}
 	code, err := check.Code(v)
 	if err != nil {
 		return nil, at(StepCallback, err)
@@ -487,24 +553,26 @@ func (s *state) finish(ctx context.Context, p *PendingLogin, v url.Values) (*ref
 	start := time.Now()
 	t, err := authcode.Exchange{
 		Endpoint:    p.v.TokenEndpoint,
-		Client:      authcode.ClientAuth{ID: p.v.ClientID, Secret: p.secret, Method: p.v.AuthMethod},
+		Client:      authcode.ClientAuth{ID: p.v.ClientID, Secret: secret, Method: p.v.AuthMethod},
 		Code:        code,
 		RedirectURI: p.v.RedirectURI,
-		Verifier:    tokenstore.NewSecret(p.v.Verifier),
+		Verifier:    p.v.Verifier,
 		Resource:    p.v.Resource,
 		HTTPClient:  s.oauth,
 	}.Token(ctx)
 	s.audit(ctx, StepExchange, "exchange code", p.v.ClientID, start, err)
 	if err != nil {
 		if te := new(authcode.TokenError); errors.As(err, &te) && te.Code == "invalid_client" && p.v.Registration != "" {
-			err = errors.Join(err, s.dropRegistration(ctx, p.v.Registration, p.v.ClientID))
+			if dropErr := s.dropRegistration(ctx, p.v.Registration, p.v.ClientID); dropErr != nil {
+				err = fmt.Errorf("%w; and forget the client: %w", err, dropErr)
+			}
 		}
-		return nil, at(StepAuthorize, err)
+		return nil, at(StepExchange, err)
 	}
 	g := &tokenstore.Grant{
 		Server: s.serverURL, Account: s.account, SignIn: p.v.ID,
 		Issuer: p.v.Issuer, TokenEndpoint: p.v.TokenEndpoint, RevocationEndpoint: p.v.RevocationEndpoint,
-		ClientID: p.v.ClientID, ClientSecret: p.secret, AuthMethod: p.v.AuthMethod, Registration: p.v.Registration,
+		ClientID: p.v.ClientID, ClientSecret: secret, AuthMethod: p.v.AuthMethod, Registration: p.v.Registration,
 		Resource: p.v.Resource, ScopesRequested: p.v.Scopes, ScopesGranted: p.v.Scopes,
 		AccessToken: t.AccessToken, ObtainedAt: t.RequestedAt, ExpiresAt: t.ExpiresAt,
 		RefreshToken: t.RefreshToken, RefreshExpiresAt: t.RefreshExpiresAt, RefreshForever: t.RefreshForever,
@@ -518,7 +586,8 @@ func (s *state) finish(ctx context.Context, p *PendingLogin, v url.Values) (*ref
 		if generation, err = l.Save(ctx, tokenstore.Record{Grant: g}); err != nil {
 			return err
 		}
-		return l.SetMark(ctx, tokenstore.Mark{})
+		_ = l.SetMark(ctx, tokenstore.Mark{}) // one that stays is that of an older generation, and void
+		return nil
 	})
 	s.audit(ctx, StepExchange, "save", p.v.ClientID, start, err)
 	if err != nil {

@@ -16,88 +16,105 @@ var errEventTooLarge = errors.New("event is too large")
 
 // An event is one server-sent event (HTML standard §9.2), whole.
 type event struct {
-	raw      []byte        // with the empty line that ends it
+	raw      []byte        // its known fields, with the empty line that ends it
 	id       string        // "" if it has none
 	retry    time.Duration // 0 if it has none
 	response bool          // its data is a JSON-RPC response
 }
 
-// An eventReader reads whole events. What is cut off at the end is dropped,
-// and so is what the SDK could only answer by ending the session: an event
-// that is no JSON-RPC message.
+// An eventReader reads whole events. What the SDK could only answer by ending
+// the session is dropped: an event that is no JSON-RPC message, a line that is
+// no field.
 type eventReader struct {
 	r       *bufio.Reader
 	dropped func() // called for each event that is no message
+	err     error
 }
 
 func newEventReader(r io.Reader, dropped func()) *eventReader {
-	return &eventReader{bufio.NewReader(r), dropped}
+	return &eventReader{r: bufio.NewReader(r), dropped: dropped}
 }
 
 // next returns the next event. Comments and empty events are passed over.
 func (r *eventReader) next() (event, error) {
-	for {
-		e, ok, err := r.read()
-		if err != nil || ok {
-			return e, err
+	for r.err == nil {
+		if e, ok := r.read(); ok {
+			return e, nil
 		}
 	}
+	return event{}, r.err
 }
 
-func (r *eventReader) read() (e event, ok bool, err error) {
+// read reads to the next empty line or, as not all servers end with one, to
+// the end: there an event counts only if it is a message, which a part of one
+// never is.
+func (r *eventReader) read() (e event, ok bool) {
 	var data []byte
 	var name string
-	var fields bool
 	for {
-		start := len(e.raw)
-		for {
-			part, err := r.r.ReadSlice('\n')
-			if len(e.raw)+len(part) > mcp.DefaultMaxEventSize {
-				return event{}, false, errEventTooLarge
-			}
-			e.raw = append(e.raw, part...)
-			if err == nil {
-				break
-			}
-			if !errors.Is(err, bufio.ErrBufferFull) {
-				return event{}, false, err
-			}
+		line, err := r.line(mcp.DefaultMaxEventSize - len("\n\n") - len(e.raw))
+		if err != nil {
+			r.err = err
 		}
-		line := bytes.TrimRight(e.raw[start:], "\r\n")
 		if len(line) == 0 {
 			break
 		}
 		field, value, _ := bytes.Cut(line, []byte(":"))
-		value = bytes.TrimPrefix(value, []byte(" "))
+		trimmed, known := bytes.TrimSpace(value), true
 		switch string(field) {
 		case "data":
-			data = append(append(data, value...), '\n')
+			data = append(append(data, trimmed...), '\n')
 		case "event":
-			name = string(value)
+			name = string(trimmed)
 		case "id":
-			e.id = string(value)
+			e.id = string(trimmed)
 		case "retry":
-			if ms, err := strconv.ParseUint(string(value), 10, 31); err == nil {
+			if ms, err := strconv.ParseUint(string(trimmed), 10, 31); err == nil {
 				e.retry = time.Duration(ms) * time.Millisecond
 			}
 		default:
-			continue
+			known = false
 		}
-		fields = true
+		if known {
+			e.raw = append(append(append(append(e.raw, field...), ':'), value...), '\n')
+		}
+		if err != nil {
+			break
+		}
 	}
-	if !fields {
-		return event{}, false, nil
+	if len(e.raw) == 0 || r.err != nil && !errors.Is(r.err, io.EOF) {
+		return event{}, false
 	}
+	e.raw = append(e.raw, '\n')
+	// Without data it is there for its ID, at which the stream is resumed.
+	data = bytes.TrimSpace(data)
 	if len(data) == 0 || name != "" && name != "message" {
-		return e, true, nil
+		return e, r.err == nil
 	}
-	msg, err := jsonrpc.DecodeMessage(bytes.TrimSpace(data))
+	msg, err := jsonrpc.DecodeMessage(data)
 	if err != nil {
-		r.dropped()
-		return event{}, false, nil
+		if r.err == nil {
+			r.dropped()
+		}
+		return event{}, false
 	}
 	_, e.response = msg.(*jsonrpc.Response)
-	return e, true, nil
+	return e, true
+}
+
+// line reads a line of at most limit bytes, without its end. It may be the
+// last one, and then comes with an error.
+func (r *eventReader) line(limit int) ([]byte, error) {
+	var line []byte
+	for {
+		part, err := r.r.ReadSlice('\n')
+		if line = append(line, part...); len(line) > limit {
+			return nil, errEventTooLarge
+		}
+		if !errors.Is(err, bufio.ErrBufferFull) {
+			return bytes.TrimRight(line, "\r\n"), err
+		}
+	}
 }
 
 // An eventBody is an answer's body that yields whole events only.

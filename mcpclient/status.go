@@ -86,7 +86,9 @@ type LogoutResult struct {
 	// server: a revoked one too, where the server checks only its signature.
 	// Zero: it is dead, or its life is not known.
 	AccessUntil time.Time
-	// Elsewhere is how long other processes may go on with what they hold.
+	// Elsewhere is how long other processes may go on with what they hold,
+	// before they look at the store again. One that was idle for longer looks
+	// while it makes its next call, which may be the last one to get through.
 	Elsewhere time.Duration
 }
 
@@ -112,7 +114,7 @@ func (c *Client) Logout(ctx context.Context) (*LogoutResult, error) {
 		if r.Grant != nil {
 			s.revoke(ctx, r.Grant, res)
 		}
-		return l.Delete(ctx)
+		return l.Delete(context.WithoutCancel(ctx)) // in any case, and revoked or not by then
 	})
 	s.source.Forget()
 	if err != nil {
@@ -130,6 +132,8 @@ func (s *state) revoke(ctx context.Context, g *tokenstore.Grant, res *LogoutResu
 		return
 	}
 	res.Revocation = Revoked
+	ctx, cancel := context.WithTimeout(ctx, s.requestTimeout) // for both: others wait for the lock
+	defer cancel()
 	auth := oauthhttp.ClientAuth{ID: g.ClientID, Secret: g.ClientSecret, Method: g.AuthMethod}
 	for _, t := range []struct {
 		token tokenstore.Secret

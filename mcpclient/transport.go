@@ -9,6 +9,9 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"time"
+
+	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
 
 	"github.com/astravue/mcp-client-go/discovery"
 	"github.com/astravue/mcp-client-go/refresh"
@@ -30,9 +33,7 @@ func (a *authorizer) RoundTrip(req *http.Request) (*http.Response, error) {
 }
 
 // owns reports whether u is at the server's origin, where alone its tokens go.
-func (s *state) owns(u *url.URL) bool {
-	return u.Scheme == s.server.Scheme && u.Host == s.server.Host
-}
+func (s *state) owns(u *url.URL) bool { return origin(u) == origin(s.server) }
 
 const (
 	// mostSends bounds the answers that one request may draw: without a
@@ -55,12 +56,11 @@ func (s *state) authorized(req *http.Request, ask func(call) bool, latch *latch)
 	access, why := s.source.Access(ctx)
 	if why != nil && !errors.Is(why, ErrLoginRequired) {
 		closeBody(req)
-		return nil, at(StepRefresh, why)
+		return nil, noToken(why)
 	}
-	body := req.Body
 	var signedIn, steppedUp bool
-	for range mostSends {
-		resp, err := s.send(req, body, access)
+	for n := range mostSends {
+		resp, err := s.send(req, access, n > 0)
 		if err != nil {
 			return nil, err
 		}
@@ -71,7 +71,7 @@ func (s *state) authorized(req *http.Request, ask func(call) bool, latch *latch)
 			return resp, nil
 		}
 		challenge := discovery.ParseChallenge(resp.Header)
-		if body, err = again(req); err != nil {
+		if !repeatable(req) {
 			return resp, refusal(resp, challenge, why)
 		}
 		c := parseCall(req)
@@ -83,10 +83,15 @@ func (s *state) authorized(req *http.Request, ask func(call) bool, latch *latch)
 			}
 			want.scopes = union(access.ScopesRequested, challenge.Scopes())
 			forbidden := refusal(resp, challenge, nil).(*ForbiddenError)
+			if asked := challenge.Scopes(); len(asked) > 0 && len(union(access.Scopes, asked)) == len(access.Scopes) {
+				forbidden.Scopes = asked // it has them: a sign-in yields no more
+				return resp, forbidden
+			}
 			if !s.interactive || !ask(c) {
+				forbidden.SignInFor = want.scopes
 				return resp, at(StepAuthorize, fmt.Errorf("%w for the scopes %q: %w", ErrLoginRequired, want.scopes, forbidden))
 			}
-			if !s.stepUps.try(c.operation, mostStepUps) {
+			if !s.stepUps.try(c.operation, access.Generation, mostStepUps) {
 				forbidden.Scopes = challenge.Scopes()
 				return resp, forbidden
 			}
@@ -109,7 +114,7 @@ func (s *state) authorized(req *http.Request, ask func(call) bool, latch *latch)
 				why = err
 			default:
 				drain(resp)
-				return nil, at(StepRefresh, err)
+				return nil, noToken(err)
 			}
 		}
 
@@ -127,8 +132,16 @@ func (s *state) authorized(req *http.Request, ask func(call) bool, latch *latch)
 		}
 		signedIn, why = true, nil
 	}
-	closeBody(&http.Request{Body: body})
 	return nil, at(StepConnect, fmt.Errorf("the server refused the request %d times, each with another token", mostSends))
+}
+
+// noToken is the error for a request that cannot be made, since there is no
+// telling whether there is a token for it.
+func noToken(err error) error {
+	if errors.Is(err, refresh.ErrClosed) {
+		return ErrClosed
+	}
+	return at(StepRefresh, err)
 }
 
 // refusal is the error for a 401 or 403 that stands.
@@ -145,15 +158,26 @@ func refusal(resp *http.Response, c discovery.Challenge, why error) error {
 	return at(StepAuthorize, why)
 }
 
-// send sends one copy of req with its body and access, which may be nil.
-func (s *state) send(req *http.Request, body io.ReadCloser, access *refresh.Access) (*http.Response, error) {
-	req = req.Clone(req.Context())
-	req.Body = body
-	req.Header.Del("Authorization")
-	if access != nil {
-		req.Header.Set("Authorization", "Bearer "+access.Token.Reveal())
+// send sends a copy of req with access, which may be nil; with its body, or
+// with a copy of that if it is sent again.
+func (s *state) send(req *http.Request, access *refresh.Access, resend bool) (*http.Response, error) {
+	r := req.Clone(req.Context())
+	if resend {
+		var err error
+		if r.Body, err = again(req); err != nil {
+			return nil, err
+		}
 	}
-	return s.rt.RoundTrip(req)
+	r.Header.Del("Authorization")
+	if access != nil {
+		r.Header.Set("Authorization", "Bearer "+access.Token.Reveal())
+	}
+	return s.rt.RoundTrip(r)
+}
+
+// repeatable reports whether req can be sent a second time.
+func repeatable(req *http.Request) bool {
+	return req.Body == nil || req.Body == http.NoBody || req.GetBody != nil
 }
 
 // again returns a new copy of req's body, or an error if there is none.
@@ -168,8 +192,9 @@ func again(req *http.Request) (io.ReadCloser, error) {
 }
 
 // drain finishes an answer that nobody will read, so that its connection can
-// be used again.
+// be used again, if that takes no time.
 func drain(resp *http.Response) {
+	defer time.AfterFunc(100*time.Millisecond, func() { _ = resp.Body.Close() }).Stop()
 	_, _ = io.CopyN(io.Discard, resp.Body, 64<<10)
 	_ = resp.Body.Close()
 }
@@ -182,10 +207,12 @@ func closeBody(req *http.Request) {
 
 // A call is what a request asks for, as far as sign-in is concerned.
 type call struct {
-	mcp       bool   // it belongs to the MCP transport
-	live      bool   // it is a JSON-RPC call that somebody waits for
-	method    string // of JSON-RPC
-	operation string // what a step-up is counted by
+	mcp       bool       // it belongs to the MCP transport
+	method    string     // of JSON-RPC
+	wanted    bool       // it is a JSON-RPC call, to be answered
+	id        jsonrpc.ID // if so
+	live      bool       // and somebody waits for the answer
+	operation string     // what a step-up is counted by
 }
 
 // parseCall looks into req, whose body can be read again.
@@ -201,9 +228,9 @@ func parseCall(req *http.Request) call {
 	}
 	defer body.Close()
 	var msg struct {
-		Version string          `json:"jsonrpc"`
-		ID      json.RawMessage `json:"id"`
-		Method  string          `json:"method"`
+		Version string `json:"jsonrpc"`
+		ID      any    `json:"id"`
+		Method  string `json:"method"`
 		Params  struct {
 			Name string `json:"name"`
 			URI  string `json:"uri"`
@@ -214,7 +241,9 @@ func parseCall(req *http.Request) call {
 		return c
 	}
 	c.mcp, c.method = true, msg.Method
-	c.live = msg.Method != "" && len(msg.ID) > 0 && req.Context().Err() == nil
+	c.wanted = msg.Method != "" && msg.ID != nil
+	c.id, _ = jsonrpc.MakeID(msg.ID)
+	c.live = c.wanted && req.Context().Err() == nil
 	c.operation = msg.Method + " " + msg.Params.Name + msg.Params.URI
 	return c
 }
