@@ -53,6 +53,13 @@ var rooms = map[string]room{
 		others: []string{sdk + "mcp"},
 	},
 
+	"internal/conformance": {floor: apart},
+	"internal/conformance/client": {
+		floor:  4,
+		own:    []string{"mcpclient", "discovery", "authcode", "tokenstore"},
+		others: []string{sdk, "filippo.io/age"},
+	},
+
 	"mcpclient": {
 		floor: 3,
 		own: []string{

@@ -15,7 +15,11 @@ import (
 // library does the scenario with the library.
 func library(ctx context.Context, server string, g given) (err error) {
 	if extension, ok := extensions[g.Scenario]; ok {
-		return extension(ctx, server, g)
+		handler, err := extension(ctx, server, g)
+		if err != nil {
+			return err
+		}
+		return withHandler(ctx, server, g, handler)
 	}
 	client := &mcpclient.Client{
 		Name:   "Conformance",
