@@ -63,7 +63,9 @@ type Client struct {
 	// account; any other one has the sign-in page ask which account to use.
 	Account string
 
-	// Store keeps registrations and grants. nil: [tokenstore.Keychain].
+	// Store keeps registrations and grants. nil: a [tokenstore.Keychain] under
+	// Name, so that each application has a grant of its own. A grant of another
+	// issuer, client or resource than the fields below name is not used.
 	Store tokenstore.Store
 
 	// Registration is a client registration made elsewhere. Zero: one is
@@ -101,9 +103,9 @@ type Client struct {
 	// SignInTimeout bounds the wait for a person. 0: 5 minutes.
 	SignInTimeout time.Duration
 
-	// Transport is under every request. nil: one that speaks TLS 1.2 or
-	// newer, honours the proxy environment, and does not let the documents of
-	// a public server lead to private addresses.
+	// Transport is under every request. nil: that of [NewTransport], of the
+	// Client's own. Many clients of one server, as a web application has
+	// them, had better share one.
 	Transport http.RoundTripper
 	// MCP configures the SDK's client. nil: no capabilities and no handlers,
 	// and so no standalone stream from the server. See [mcp.ClientOptions].
@@ -215,7 +217,11 @@ func (c *Client) newState() (*state, error) {
 		}
 	}
 	if s.store == nil {
-		s.store = &tokenstore.Keychain{}
+		k := &tokenstore.Keychain{Service: s.name}
+		if s.interactive {
+			k.CallTimeout = tokenstore.PromptTimeout // somebody is there to unlock it
+		}
+		s.store = k
 	}
 	if s.openBrowser == nil {
 		s.openBrowser = openBrowser
@@ -241,9 +247,22 @@ func (c *Client) newState() (*state, error) {
 	s.oauth = &http.Client{Transport: s.rt, Timeout: s.requestTimeout}
 	s.source = refresh.New(refresh.Config{
 		Store: s.store, Key: s.key, HTTPClient: s.oauth,
-		Issuer: s.issuer, RequestTimeout: s.requestTimeout, Logger: c.Logger,
+		Accepts: s.accepts, RequestTimeout: s.requestTimeout, Logger: c.Logger,
 	})
 	return s, nil
+}
+
+// NewTransport returns a transport for the server at that URL. It speaks TLS
+// 1.2 or newer, honours the proxy environment, and does not let the documents
+// of a public server lead to private addresses. Safe for concurrent use.
+func NewTransport(server string) http.RoundTripper { return oauthhttp.NewTransport(server) }
+
+// accepts reports whether g was issued to who this client is configured to be.
+func (s *state) accepts(g *tokenstore.Grant) bool {
+	return (s.issuer == "" || g.Issuer == s.issuer) &&
+		(s.registration.ClientID == "" || g.ClientID == s.registration.ClientID) &&
+		(s.resource == NoResource) == (g.Resource == "") &&
+		(s.resource == "" || s.resource == NoResource || g.Resource == s.resource)
 }
 
 // Connect returns a session with the server, initialized and ready. It signs

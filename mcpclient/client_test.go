@@ -704,3 +704,38 @@ func TestLogHasEachOperationAndNoSecret(t *testing.T) {
 		}
 	}
 }
+
+func TestGrantOfAnotherResourceOrClientIsNotUsed(t *testing.T) {
+	srv := start(t, sandbox.Options{})
+	store := &tokenstore.Memory{}
+	id, secret := srv.App()
+	plain := func(c *mcpclient.Client) { c.Store = store }
+	app := func(c *mcpclient.Client) {
+		c.Store, c.Resource = store, mcpclient.NoResource
+		c.Registration = mcpclient.Registration{ClientID: id, ClientSecret: tokenstore.NewSecret(secret)}
+	}
+	for _, test := range []struct {
+		name        string
+		holds, uses func(*mcpclient.Client)
+	}{{"MCP grant, confidential app", plain, app}, {"confidential app's grant, MCP", app, plain}} {
+		t.Run(test.name, func(t *testing.T) {
+			holder, _ := newClient(t, srv, test.holds)
+			if err := holder.Login(t.Context(), nil); err != nil {
+				t.Fatal(err)
+			}
+			user, b := newClient(t, srv, func(c *mcpclient.Client) { test.uses(c); c.NonInteractive = true })
+			if st, err := user.Status(t.Context()); err != nil || st.SignedIn {
+				t.Errorf("Status: %+v, %v", st, err)
+			}
+			if _, err := user.Connect(t.Context()); !errors.Is(err, mcpclient.ErrLoginRequired) {
+				t.Errorf("Connect: %v", err)
+			}
+			if n := b.opened.Load(); n != 0 {
+				t.Errorf("browser opened %d times", n)
+			}
+			if st, err := holder.Status(t.Context()); err != nil || !st.SignedIn {
+				t.Errorf("the holder's own status: %+v, %v", st, err)
+			}
+		})
+	}
+}

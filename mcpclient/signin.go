@@ -154,7 +154,7 @@ func (s *state) held(ctx context.Context) (tokenstore.Record, error) {
 // sign-in unnecessary.
 func (s *state) serves(held tokenstore.Record, want signIn) bool {
 	g := held.Grant
-	if s.issuer != "" && g.Issuer != s.issuer {
+	if !s.accepts(g) {
 		return false
 	}
 	if want.login != nil {
@@ -219,7 +219,10 @@ func (s *state) browse(ctx context.Context, cl *oauthClient, p *PendingLogin, ad
 	opening, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go func() {
-		if err := s.openBrowser(opening, address); err != nil {
+		if err := s.openBrowser(opening, address); err != nil && opening.Err() == nil {
+			if ue := new(url.Error); errors.As(err, &ue) {
+				err = ue.Err // without an address, which may be the callback's
+			}
 			// It may repeat the address, which holds the state.
 			text := strings.NewReplacer(address, "…", p.v.State.Reveal(), "…").Replace(err.Error())
 			s.log.Warn("no browser could be opened", "step", StepAuthorize.String(), "error", text)

@@ -48,7 +48,7 @@ func (c *Client) Status(ctx context.Context) (*Status, error) {
 		return nil, at(StepExchange, err)
 	}
 	g := r.Grant
-	if g == nil || s.issuer != "" && g.Issuer != s.issuer {
+	if g == nil || !s.accepts(g) {
 		return st, nil
 	}
 	now := clock.Now()

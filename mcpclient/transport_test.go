@@ -191,7 +191,7 @@ func TestTheServersOriginHasManySpellings(t *testing.T) {
 	store := &tokenstore.Memory{}
 	seed(t, store, tokenstore.GrantKey("https://api.example.com/mcp", ""), &tokenstore.Grant{
 		Server: "https://api.example.com/mcp", Issuer: "https://auth.example.com", TokenEndpoint: "https://auth.example.com/token",
-		ClientID: "c", AuthMethod: "none", AccessToken: tokenstore.NewSecret("at"),
+		ClientID: "c", AuthMethod: "none", Resource: "https://api.example.com/mcp", AccessToken: tokenstore.NewSecret("at"),
 	})
 	var bearer string
 	c := &mcpclient.Client{Server: "HTTPS://API.example.com:443/mcp", Store: store, Transport: wire(func(r *http.Request) (*http.Response, error) {

@@ -118,8 +118,8 @@ func (s *Source) merge(h *held, read func() (tokenstore.Record, error)) (*held, 
 		return nil, fmt.Errorf("refresh: read the grant: %w", err)
 	case rec.Grant == nil:
 		return nil, fmt.Errorf("refresh: read the grant: %w: it is no grant", tokenstore.ErrCorrupt)
-	case s.cfg.Issuer != "" && rec.Grant.Issuer != s.cfg.Issuer:
-		return nil, fmt.Errorf("%w: the stored grant is from issuer %q, not %q", ErrLoginRequired, rec.Grant.Issuer, s.cfg.Issuer)
+	case s.cfg.Accepts != nil && !s.cfg.Accepts(rec.Grant):
+		return nil, fmt.Errorf("%w: the stored grant, of issuer %q and client %q, is not the one to use", ErrLoginRequired, rec.Grant.Issuer, rec.Grant.ClientID)
 	case h.access != nil && h.access.Generation == rec.Generation,
 		h.unsaved != nil && h.unsaved.replaces == rec.Generation:
 		return h, nil

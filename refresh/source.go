@@ -35,9 +35,10 @@ type Config struct {
 	Store tokenstore.Store
 	Key   tokenstore.Key // of the grant
 
-	// Issuer, if set, is the only one whose grant is used: credentials belong
-	// to their issuer.
-	Issuer string
+	// Accepts, if not nil, reports whether a stored grant is one to use. One
+	// that is not counts as none, and is left as it is: it may be another
+	// program's. Credentials belong to their issuer.
+	Accepts func(*tokenstore.Grant) bool
 
 	// HTTPClient talks to the token endpoint. If nil, a hardened one does.
 	HTTPClient *http.Client

@@ -836,7 +836,7 @@ func TestAnotherIssuersGrantIsNotUsed(t *testing.T) {
 	a, store := newAuthServer(t), new(tokenstore.Memory)
 	for _, age := range []time.Duration{0, time.Hour} {
 		save(t, store, a.issue(age))
-		s := newSourceOf(t, refresh.Config{Store: store, Key: grantKey, Issuer: "https://auth.example/"})
+		s := newSourceOf(t, refresh.Config{Store: store, Key: grantKey, Accepts: func(g *tokenstore.Grant) bool { return g.Issuer == "https://auth.example/" }})
 		wantError(t, s, refresh.ErrLoginRequired)
 	}
 	a.wantRequests(t, 0)

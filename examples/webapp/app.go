@@ -39,7 +39,7 @@ type app struct {
 	config
 	http.Handler
 	cookies   *cookies
-	transport *http.Transport // shared by all users' clients
+	transport http.RoundTripper // shared by all users' clients
 	users     *users
 }
 
@@ -48,8 +48,7 @@ func newApp(c config) (*app, error) {
 	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" || base.Path != "" {
 		return nil, fmt.Errorf("application URL %q is not http or https and a host", c.URL)
 	}
-	a := &app{config: c, transport: http.DefaultTransport.(*http.Transport).Clone()}
-	a.transport.MaxIdleConnsPerHost = 100 // all users talk to the same two hosts
+	a := &app{config: c, transport: mcpclient.NewTransport(c.Server)}
 	a.users = newUsers(a.newClient, idleLife, c.Log)
 	if a.cookies, err = newCookies(c.Key, base.Scheme == "https"); err != nil {
 		return nil, err
@@ -67,7 +66,7 @@ func newApp(c config) (*app, error) {
 // Close closes all clients. No request may be under way.
 func (a *app) Close() error {
 	err := a.users.Close()
-	a.transport.CloseIdleConnections()
+	(&http.Client{Transport: a.transport}).CloseIdleConnections()
 	return err
 }
 

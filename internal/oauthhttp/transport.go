@@ -100,6 +100,7 @@ func (t *Transport) init() {
 			TLSHandshakeTimeout:   dialTimeout,
 			ForceAttemptHTTP2:     true, // off by default beside a DialContext
 			MaxIdleConns:          100,
+			MaxIdleConnsPerHost:   100, // there are two hosts, and a web application shares one of these
 			IdleConnTimeout:       90 * time.Second,
 			ExpectContinueTimeout: time.Second,
 		}
