@@ -301,7 +301,7 @@ func TestTheStandaloneStream(t *testing.T) {
 			times <- time.Now()
 			switch n++; n {
 			case 1:
-				w.Header().Set("Retry-After", "4")
+				w.Header().Set("Retry-After", "3")
 				w.WriteHeader(http.StatusServiceUnavailable)
 			case 2:
 				events(w, "id: e1\ndata:\n\n")
@@ -312,10 +312,10 @@ func TestTheStandaloneStream(t *testing.T) {
 		}
 		s.connect(t)
 		first, second, third := <-times, <-times, <-times
-		if d := second.Sub(first); d < 3900*time.Millisecond {
+		if d := second.Sub(first); d < 2900*time.Millisecond {
 			t.Errorf("asked again after %v", d)
 		}
-		if d := third.Sub(second); d > 3500*time.Millisecond {
+		if d := third.Sub(second); d > 2800*time.Millisecond {
 			t.Errorf("an old Retry-After is kept: %v", d)
 		}
 	})

@@ -7,7 +7,7 @@ func (m *Memory) Damage(_ testing.TB, key Key) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	name := memoryName{key, EntryRecord}
-	m.entries[name] = m.entries[name][1:]
+	m.entries[name] = NewSecret(m.entries[name].Reveal()[1:])
 }
 
 // A Ring is where a Keychain keeps its items.

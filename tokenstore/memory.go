@@ -15,7 +15,7 @@ type Memory struct {
 
 	gate    gate
 	mu      sync.Mutex
-	entries map[memoryName][]byte // encoded, so that nobody shares a slice with the store
+	entries map[memoryName]Secret // encoded, so that nobody shares a slice with the store, and no verb shows it
 }
 
 type memoryName struct {
@@ -68,7 +68,7 @@ func (m memoryEntries) Read(ctx context.Context, e Entry) ([]byte, error) {
 	if !ok {
 		return nil, ErrNotFound
 	}
-	return data, nil
+	return []byte(data.Reveal()), nil
 }
 
 func (m memoryEntries) Write(ctx context.Context, e Entry, data []byte) error {
@@ -78,9 +78,9 @@ func (m memoryEntries) Write(ctx context.Context, e Entry, data []byte) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.Memory.entries == nil {
-		m.Memory.entries = make(map[memoryName][]byte)
+		m.Memory.entries = make(map[memoryName]Secret)
 	}
-	m.Memory.entries[memoryName{m.key, e}] = data
+	m.Memory.entries[memoryName{m.key, e}] = NewSecret(string(data))
 	return nil
 }
 
