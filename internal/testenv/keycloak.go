@@ -170,14 +170,21 @@ func (k *KeycloakServer) Start(t testing.TB) {
 		}
 		printed, _ := os.ReadFile(log)
 		if time.Now().After(deadline) || strings.Contains(string(printed), "Failed to start server") {
-			k.Stop()
+			k.stdin.Close()
+			k.process.Wait()
 			t.Fatalf("Keycloak does not start: %v\n%s", err, printed)
 		}
 	}
 }
 
-// Stop stops Keycloak, and returns when it is gone, with all that it knew.
+// Stop stops Keycloak, and returns when it is gone, with all that it knew. Other tests do not see it
+// any more, whether it is started again or not.
 func (k *KeycloakServer) Stop() {
+	keycloaks.Lock()
+	if keycloaks.running[k.feature] == k {
+		delete(keycloaks.running, k.feature)
+	}
+	keycloaks.Unlock()
 	k.stdin.Close()
 	k.process.Wait()
 }
@@ -194,13 +201,22 @@ func (k *KeycloakServer) newHome() (string, error) {
 		}
 	}
 	links := map[string]string{"lib/quarkus": k.quarkus}
-	for _, name := range []string{"conf", "providers", "themes", "version.txt", "lib/app", "lib/lib", "lib/quarkus-run.jar"} {
+	for _, name := range []string{"conf", "providers", "themes", "version.txt", "lib/app", "lib/lib"} {
 		links[name] = filepath.Join(k.dist, filepath.FromSlash(name))
 	}
 	for name, target := range links {
 		if err := os.Symlink(target, filepath.Join(home, filepath.FromSlash(name))); err != nil {
 			return "", err
 		}
+	}
+	// Java resolves the link that a class path names, and the rest is found beside it.
+	const starter = "quarkus-run.jar"
+	jar, err := os.ReadFile(filepath.Join(k.dist, "lib", starter))
+	if err != nil {
+		return "", err
+	}
+	if err := os.WriteFile(filepath.Join(home, "lib", starter), jar, 0o600); err != nil {
+		return "", err
 	}
 	imported := strings.ReplaceAll(realm, "${MCP_URL}", k.MCP.URL)
 	return home, os.WriteFile(filepath.Join(home, "data", "import", "astravue-realm.json"), []byte(imported), 0o600)

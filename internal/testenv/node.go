@@ -17,10 +17,9 @@ import (
 //go:embed npm/*.mjs
 var scripts embed.FS
 
-// node starts a server with npm/launch.mjs and returns its origin once it listens. module is
-// one of the scripts in npm, or a file below the node_modules folder. What the server
-// prints is kept as TEST.part.log.
-func node(t testing.TB, part, module string, env ...string) string {
+// Node returns the command that runs module: one of the scripts in npm, or a file below the
+// node_modules folder.
+func Node(t testing.TB, part, module string, args ...string) *exec.Cmd {
 	t.Helper()
 	modules := os.Getenv(NodeModules)
 	Need(t, part, modules != "", NodeModules+" names no node_modules folder; .ci/parts makes one")
@@ -37,9 +36,16 @@ func node(t testing.TB, part, module string, env ...string) string {
 		module = filepath.Join(modules, module)
 		Need(t, part, exists(module), module+" does not exist")
 	}
+	return exec.Command(path, append([]string{module}, args...)...)
+}
 
+// node starts a server with npm/launch.mjs and returns its origin once it listens. module is
+// as [Node] has it. What the server prints is kept as TEST.part.log.
+func node(t testing.TB, part, module string, env ...string) string {
+	t.Helper()
+	module = Node(t, part, module).Args[1]
+	cmd := Node(t, part, "launch.mjs", module)
 	log := &output{ready: make(chan string, 1)}
-	cmd := exec.Command(path, filepath.Join(dir, "npm", "launch.mjs"), module)
 	cmd.Env = append(os.Environ(), env...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.WaitDelay = 10 * time.Second

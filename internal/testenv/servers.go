@@ -1,6 +1,7 @@
 package testenv
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -43,11 +44,16 @@ type OIDCConfig struct {
 
 	// Clients are registered from the start, as RFC 7591 metadata with client_id.
 	Clients []map[string]any
+
+	// Issuer is the origin of a proxy in front of the provider, which passes on the Host of
+	// requests. With none, the provider is its own.
+	Issuer string
 }
 
 // OIDC is a running oidc-provider.
 type OIDC struct {
 	Issuer string // an origin, without a path
+	Origin string // where it listens: Issuer, but for a proxy
 }
 
 // OIDCProvider starts the npm oidc-provider, a certified OpenID provider that holds all in memory
@@ -72,7 +78,8 @@ func OIDCProvider(t testing.TB, cfg OIDCConfig) *OIDC {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &OIDC{Issuer: node(t, "oidc-provider", "oidc-provider.mjs", "OIDC_CONFIG="+string(config))}
+	origin := node(t, "oidc-provider", "oidc-provider.mjs", "OIDC_CONFIG="+string(config))
+	return &OIDC{Issuer: cmp.Or(cfg.Issuer, origin), Origin: origin}
 }
 
 // SignIn opens the authorization URL in a browser of [Chromium], signs user in, consents, and
