@@ -55,7 +55,7 @@ func TestVerifierIsNotPrinted(t *testing.T) {
 	}
 	slog.New(slog.NewTextHandler(&out, nil)).Info("text", "v", v)
 	slog.New(slog.NewJSONHandler(&out, nil)).Info("json", "v", v)
-	if err := json.NewEncoder(&out).Encode(v); err != nil {
+	if err := json.NewEncoder(&out).Encode([]any{v}); err != nil {
 		t.Fatal(err)
 	}
 	s := v.Secret().Reveal()
