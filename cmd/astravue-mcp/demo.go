@@ -34,7 +34,7 @@ with it, you do.
 With --output json it prints the exchanges as an array:
   [{"step":1, "package":"discovery", "title":"…", "method":"GET", "url":"…",
     "sent":{…}, "status":200, "received":{…}}]`,
-		Args: cobra.NoArgs,
+		Args: a.arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if withBrowser && !cmd.Flags().Changed("timeout") {
 				a.timeout = 5 * time.Minute
@@ -58,21 +58,25 @@ func (a *app) demo(ctx context.Context, withBrowser bool) error {
 	}
 	d.trace = &trace{srv: srv, show: d.exchange}
 	store := &tokenstore.Memory{}
-	open := func(account string) *mcpclient.Client {
+	open := func(account, user string) *mcpclient.Client {
 		return &mcpclient.Client{
 			Name: "astravue-mcp demo", Version: version(), Server: srv.URL(), Account: account,
 			Store: store, Transport: d.trace, SignInTimeout: a.timeout, Logger: a.logger(),
 			OpenBrowser: func(ctx context.Context, url string) error {
 				d.trace.authorize(url)
+				accounts := srv.Accounts()
+				who := accounts[slices.IndexFunc(accounts, func(a sandbox.Account) bool { return a.User == user })]
 				if withBrowser {
-					return a.show(ctx, url, false)
+					a.note("Sign in as %s, with the password %s.", who.User, who.Password)
+					a.show(ctx, url, false, &pasteboard{})
+					return nil
 				}
-				return signInByItself(ctx, srv, url, account)
+				return person{Account: who, decision: "approve"}.signIn(ctx, url)
 			},
 		}
 	}
-	a.client = open("")
-	err = d.tell(ctx, a.client, func() *mcpclient.Client { return open("mia") })
+	a.client = open("", "olivia")
+	err = d.tell(ctx, a.client, func() *mcpclient.Client { return open("second", "mia") })
 	if err == nil && a.output == "json" {
 		return a.printJSON(d.trace.exchanges)
 	}
@@ -85,7 +89,8 @@ type demonstration struct {
 	srv   *sandbox.Server
 	out   io.Writer
 	trace *trace
-	step  int
+	title string // of the exchange before this one
+	brief bool   // without members
 }
 
 func (d *demonstration) say(format string, args ...any) {
@@ -134,6 +139,7 @@ func (d *demonstration) tell(ctx context.Context, owner *mcpclient.Client, membe
 		return err
 	}
 
+	d.brief = true // what was seen before
 	d.chapter("A second account, Mia, is a member. A member may not create a space, and an AI tool that acts for her may not either.")
 	second := member()
 	err = func() error {
@@ -143,10 +149,10 @@ func (d *demonstration) tell(ctx context.Context, owner *mcpclient.Client, membe
 		}
 		defer func() { _ = theirs.Close() }()
 		err = d.call(ctx, theirs, "create_space", map[string]any{"name": "Mine"}, nil)
-		if err == nil {
-			return errors.New("the sandbox let a member create a space")
-		}
-		if !errors.Is(err, errTool) {
+		switch {
+		case err == nil: // in a browser a person decides
+			d.say("  It was created: you are signed in as somebody who may. Mia may not.")
+		case !errors.Is(err, errTool):
 			return err
 		}
 		_, err = second.Logout(ctx)
@@ -164,16 +170,19 @@ func (d *demonstration) tell(ctx context.Context, owner *mcpclient.Client, membe
 	d.say("  %s; nothing is stored any more", res.Revocation)
 
 	d.chapter("That was the whole flow. Where to go next:")
+	d.say("  go install github.com/astravue/mcp-client-go/cmd/astravue-mcp@latest")
+	d.say("                                       have this command at hand")
 	d.say("  astravue-mcp login                   sign in to your own Astravue workspace")
 	d.say("  astravue-mcp tools                   see what it offers")
 	d.say("  astravue-mcp demo --browser          the same again, signing in yourself")
 	d.say("  astravue-mcp sandbox                 a sandbox of your own to try things with")
-	d.say("  go doc github.com/astravue/mcp-client-go/mcpclient    to embed it: three lines")
+	d.say("  go doc github.com/astravue/mcp-client-go/mcpclient")
+	d.say("                                       embed it in a program of yours: three lines")
 	return nil
 }
 
 func (d *demonstration) chapter(title string) {
-	d.step = 0 // the next exchange names its step again
+	d.title = "" // the next exchange names its step again
 	d.say("\n%s", title)
 }
 
@@ -209,7 +218,7 @@ var stepTitles = map[mcpclient.Step]string{
 	mcpclient.StepPKCE:         "a secret that only this program knows, and its hash",
 	mcpclient.StepRegistration: "become a client of that server",
 	mcpclient.StepAuthorize:    "send the user to the sign-in page",
-	mcpclient.StepCallback:     "the browser comes back to a port that is open for this moment",
+	mcpclient.StepCallback:     "the browser came back, to a port that was open for this moment",
 	mcpclient.StepExchange:     "the code for tokens, which go into the store",
 	mcpclient.StepConnect:      "the token on every request",
 	mcpclient.StepRefresh:      "a new pair of tokens for the old one, which is dead from now on",
@@ -217,20 +226,23 @@ var stepTitles = map[mcpclient.Step]string{
 
 // exchange prints one exchange as it happens.
 func (d *demonstration) exchange(e *exchange) {
-	if e.Step != d.step {
-		d.step = e.Step
+	if e.Title != d.title {
+		d.title = e.Title
 		d.say("\n%d. %s: %s", e.Step, e.Package, e.Title)
 	}
 	d.say("   → %s %s", e.Method, e.URL)
 	d.members(e.Sent)
 	if e.Status != 0 {
 		d.say("   ← %d", e.Status)
-		d.members(e.Received)
 	}
+	d.members(e.Received)
 }
 
 func (d *demonstration) members(m map[string]any) {
 	for _, name := range sortedKeys(m) {
+		if d.brief && name != "method" && name != "name" {
+			continue
+		}
 		d.say("       %s: %s", name, clean(fmt.Sprint(m[name])))
 	}
 }

@@ -26,7 +26,7 @@ With --output json:
    "resource_metadata_url":"…", "resource_metadata":{…},
    "server_metadata_url":"…", "server_metadata":{…}}
 where the last two hold what a client uses of RFC 9728 and RFC 8414.`,
-		Args: cobra.MaximumNArgs(1),
+		Args: a.arguments(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := a.bound(cmd)
 			if len(args) == 1 {

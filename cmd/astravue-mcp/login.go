@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/pkg/browser"
@@ -33,14 +35,19 @@ A client is registered at the server by itself, once. Where a server does not
 allow that, make an app by hand (in Astravue: Settings → Apps → Create App) and
 give its ID, and its secret if it has one, here; they are kept with the session.
 
-With --output json it prints what status prints.`,
+With --output json it prints what status prints, and before that, on standard
+error, the address to open:
+  {"authorization_url":"…"}`,
 		Example: `  astravue-mcp login
   astravue-mcp login --account work
   astravue-mcp login --client-id 3f1c… --client-secret-file secret.txt
   astravue-mcp login --scope "openid offline_access"   # outlives the browser's session`,
-		Args: cobra.NoArgs,
+		Args: a.arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := a.bound(cmd)
+			if err := checkLogin(r); err != nil {
+				return err
+			}
 			if secretFile != "" {
 				if r.ClientID == "" {
 					return usagef("--client-secret-file goes with --client-id")
@@ -53,13 +60,21 @@ With --output json it prints what status prints.`,
 			}
 			c := a.open()
 			c.Registration, c.Issuer, c.Scopes = r, issuer, strings.Fields(scope)
-			c.OpenBrowser = func(ctx context.Context, url string) error { return a.show(ctx, url, noBrowser) }
-			opts := &mcpclient.LoginOptions{
-				Pasted:    a.pasted(),
-				OnIgnored: func(error) { a.note("That is not the address of this sign-in. Paste the whole address bar.") },
-			}
+			tty := a.terminal()
 			if secretFile == "-" {
-				opts.Pasted = nil // standard input is used up
+				tty = nil // standard input is used up
+			}
+			pasted := &pasteboard{tty: tty, lines: make(chan string)}
+			c.OpenBrowser = func(ctx context.Context, url string) error {
+				a.show(ctx, url, noBrowser, pasted)
+				return nil
+			}
+			if err := tryStore(ctx, c.Store); err != nil {
+				return &mcpclient.StepError{Step: mcpclient.StepExchange, Err: err}
+			}
+			opts := &mcpclient.LoginOptions{
+				Pasted:    pasted.lines,
+				OnIgnored: func(error) { a.note("That is not the address of this sign-in. Paste the whole address bar.") },
 			}
 			if err := c.Login(ctx, opts); err != nil {
 				return err
@@ -83,24 +98,58 @@ With --output json it prints what status prints.`,
 	return cmd
 }
 
+// checkLogin refuses addresses that no sign-in here can be done with.
+func checkLogin(r mcpclient.Registration) error {
+	if u, err := url.Parse(r.RedirectURL); r.RedirectURL != "" && (err != nil || u.Scheme != "http" || !slices.Contains([]string{"127.0.0.1", "::1", "localhost"}, u.Hostname())) {
+		return usagef("--redirect-url is not http on 127.0.0.1, [::1] or localhost")
+	}
+	// The Internet-Draft "OAuth Client ID Metadata Document" wants a path.
+	if u, err := url.Parse(r.ClientMetadataURL); r.ClientMetadataURL != "" && (err != nil || u.Scheme != "https" || u.Host == "" || strings.Trim(u.Path, "/") == "") {
+		return usagef("--client-metadata-url is not the https address of a document")
+	}
+	return nil
+}
+
+// tryStore writes to the store, before a person signs in for nothing. It also
+// has a passphrase asked for before the terminal takes pasted addresses.
+func tryStore(ctx context.Context, store tokenstore.Store) error {
+	return store.Update(ctx, "astravue-mcp: try", func(ctx context.Context, l *tokenstore.Locked) error {
+		if _, err := l.Save(ctx, tokenstore.Record{Registration: &tokenstore.Registration{}}); err != nil {
+			return err
+		}
+		return l.Delete(ctx)
+	})
+}
+
 // show shows the authorization URL to the user, in whatever way there is.
-func (a *app) show(ctx context.Context, url string, noBrowser bool) error {
+func (a *app) show(ctx context.Context, url string, noBrowser bool, pasted *pasteboard) {
 	// The address is printed always: a browser may open where nobody looks.
 	if a.output == "text" {
 		fmt.Fprintf(a.stderr, "To sign in, open this address in a browser:\n\n  %s\n\n", url)
-		if a.terminal() != nil {
-			fmt.Fprintf(a.stderr, "If the browser is on another computer, paste the address at which it ends up here.\n")
+		if pasted.open() {
+			fmt.Fprintln(a.stderr, "If that browser is on another computer, paste here the address at which it ends up.")
 		}
 	} else {
 		fmt.Fprintf(a.stderr, "{\"authorization_url\":%q}\n", url)
+		pasted.open()
 	}
 	if noBrowser {
-		return nil
+		return
+	}
+	if err := a.openBrowser(ctx, url); err != nil && ctx.Err() == nil {
+		a.note("No browser could be opened (%v); the address above is good anywhere.", err)
+	}
+}
+
+func (a *app) openBrowser(ctx context.Context, url string) error {
+	out := a.stderr
+	if a.output == "json" {
+		out = io.Discard
 	}
 	if program := strings.TrimSpace(os.Getenv("BROWSER")); program != "" {
-		return a.browse(ctx, program, url)
+		return browse(ctx, program, url, out)
 	}
-	browser.Stdout, browser.Stderr = a.stderr, a.stderr
+	browser.Stdout, browser.Stderr = out, out
 	opened := make(chan error, 1)
 	go func() { opened <- browser.OpenURL(url) }() // may not return while the browser runs
 	select {

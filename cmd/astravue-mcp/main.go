@@ -12,6 +12,9 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -30,21 +33,23 @@ func main() {
 
 // run is the program. It returns the exit status.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	a := &app{stdin: stdin, stdout: stdout, stderr: stderr}
+	a := &app{args: args, stdin: stdin, stdout: stdout, stderr: stderr}
 	root := a.command()
 	root.SetArgs(args)
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
-	if a.cancel != nil {
-		defer a.cancel()
-	}
 	if a.client != nil {
 		// On every way out: a refresh under way is a session to lose.
 		err = errors.Join(err, a.client.Close())
 	}
-	return a.report(err)
+	code := a.report(err)
+	if a.cancel != nil {
+		a.cancel()
+	}
+	a.asking.Wait() // the terminal shows again what is typed
+	return code
 }
 
 // app is one run of the command.
@@ -56,9 +61,12 @@ type app struct {
 	timeout                        time.Duration
 	verbose                        bool
 
+	args   []string
+	usage  string          // the command line as far as it names a command
 	ctx    context.Context // of the command, with its deadline
 	cancel context.CancelFunc
 	client *mcpclient.Client
+	asking sync.WaitGroup // passphrase prompts
 }
 
 const about = `astravue-mcp connects to Astravue MCP, or to any other MCP server that asks for
@@ -79,7 +87,19 @@ reported an error.
 With --output json a command writes one JSON document, and an error is one line
 on standard error:
   {"error":{"code":"login_required","step":"authcode","message":"…","hint":"…"}}
-Members may be added; none is renamed or removed.`
+Members may be added; none is renamed or removed. step and hint may be missing.
+Values of code:
+` + codes + `
+
+Environment:
+  ASTRAVUE_MCP_SERVER, ASTRAVUE_MCP_ACCOUNT, ASTRAVUE_MCP_STORE
+      what --server, --account and --store default to
+  ASTRAVUE_MCP_PASSPHRASE_FILE
+      file with the passphrase of --store file; else the terminal is asked
+  ASTRAVUE_MCP_IDENTITY_FILE
+      file with an age identity for --store file, in place of a passphrase
+  BROWSER
+      program that login opens the sign-in page with`
 
 func (a *app) command() *cobra.Command {
 	root := &cobra.Command{
@@ -89,33 +109,59 @@ func (a *app) command() *cobra.Command {
 		Version:       version(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Args:          cobra.NoArgs,
-		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return cmd.Help()
+			}
+			if like := cmd.SuggestionsFor(args[0]); len(like) > 0 {
+				return usagef("there is no command %q; like it is %s", args[0], strings.Join(like, ", "))
+			}
+			return usagef("there is no command %q", args[0])
+		},
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			return a.begin(cmd)
 		},
 	}
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		a.usage = cmd.CommandPath()
+		if wantsJSON(a.args) { // behind the flag that is wrong
+			a.output = "json"
+		}
+		return &usageError{err}
+	})
 	root.CompletionOptions.HiddenDefaultCmd = true
+	root.SuggestionsMinimumDistance = 2
 	f := root.PersistentFlags()
 	f.StringVar(&a.server, "server", "", "`URL` of the MCP server ($ASTRAVUE_MCP_SERVER; default "+mcpclient.DefaultServer+")")
-	f.StringVar(&a.account, "account", "", "`NAME` of one of several accounts, as you like to call it ($ASTRAVUE_MCP_ACCOUNT)")
-	f.StringVar(&a.store, "store", "", "where tokens are kept: `keychain|file` ($ASTRAVUE_MCP_STORE; default keychain)")
-	f.StringVarP(&a.output, "output", "o", "text", "`text|json`")
+	f.StringVar(&a.account, "account", "", "`NAME` for one of several accounts, of your choice ($ASTRAVUE_MCP_ACCOUNT)")
+	f.StringVar(&a.store, "store", "", "keep tokens in `keychain|file` ($ASTRAVUE_MCP_STORE; default keychain)")
+	f.StringVarP(&a.output, "output", "o", "text", "print results and errors as `text|json`")
 	f.DurationVar(&a.timeout, "timeout", 0, "give up after `DURATION` (default 5m for login, 1m for the rest)")
 	f.BoolVar(&a.verbose, "verbose", false, "log each OAuth operation to standard error; never a secret")
 	root.AddCommand(a.demoCommand(), a.loginCommand(), a.statusCommand(), a.logoutCommand(),
 		a.toolsCommand(), a.callCommand(), a.discoverCommand(), a.sandboxCommand())
-	for _, c := range root.Commands() {
-		args := c.Args
-		c.Args = func(cmd *cobra.Command, got []string) error {
-			if err := args(cmd, got); err != nil {
-				return &usageError{err}
-			}
-			return nil
-		}
-	}
+	root.Args = a.arguments(0, 1) // which RunE refuses, with a suggestion
 	return root
+}
+
+// arguments wants from least to most arguments; the names are for the complaint.
+func (a *app) arguments(least, most int, names ...string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		a.usage = cmd.CommandPath()
+		switch {
+		case len(args) < least:
+			return usagef("%s needs a %s", cmd.Name(), names[len(args)])
+		case most >= 0 && len(args) > most:
+			return usagef("%s does not take %q", cmd.Name(), args[most])
+		}
+		return nil
+	}
+}
+
+func wantsJSON(args []string) bool {
+	line := " " + strings.Join(args, " ") + " "
+	return slices.ContainsFunc([]string{" -o json ", " -o=json ", " -ojson ", " --output json ", " --output=json "},
+		func(flag string) bool { return strings.Contains(line, flag) })
 }
 
 // A setting may come from the environment too.

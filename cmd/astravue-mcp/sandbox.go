@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -23,7 +24,7 @@ With --output json it prints, when it is ready:
   {"server":"…", "issuer":"…", "api":"…", "client_id":"…", "client_secret":"…",
    "accounts":[{"user":"…", "password":"…", "role":"…"}]}
 where the client is a confidential app that is registered already.`,
-		Args: cobra.NoArgs,
+		Args: a.arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.IssuerHost != "api" && o.IssuerHost != "auth" {
 				return usagef("--issuer-host is %q, not api or auth", o.IssuerHost)
@@ -33,6 +34,9 @@ where the client is a confidential app that is registered already.`,
 			}
 			o.Logger = a.logger()
 			srv, err := sandbox.Start(o)
+			if taken := new(net.OpError); err != nil && !errors.As(err, &taken) {
+				return &usageError{err} // what was not to its liking is in the options
+			}
 			if err != nil {
 				return err
 			}
@@ -78,6 +82,7 @@ func (a *app) printSandbox(srv *sandbox.Server) error {
 	for _, u := range srv.Accounts() {
 		fmt.Fprintf(a.stdout, "  %-8s %-8s password %s\n", u.User, u.Role, u.Password)
 	}
+	fmt.Fprintf(a.stdout, "An app with a secret, as made by hand:\n  --client-id %s, secret %s\n", id, secret)
 	a.note("Interrupt to end it. It keeps nothing.")
 	return nil
 }

@@ -23,7 +23,7 @@ With --output json:
    "resource":"…", "scopes":["…"], "obtained_at":"…", "access_expires_at":"…",
    "refreshable":true, "refresh_expires_at":"…", "refresh_expires":"at|never|unknown"}
 Members that are not known are left out. Without a session the exit status is 3.`,
-		Args: cobra.NoArgs,
+		Args: a.arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			st, err := a.open().Status(a.bound(cmd))
 			if err != nil {
@@ -127,10 +127,12 @@ func (a *app) logoutCommand() *cobra.Command {
 them in any case.
 
 With --output json:
-  {"revocation":"revoked|not offered|failed", "error":"…",
+  {"revocation":"revoked|not offered|failed|not needed", "error":"…",
    "access_token_until":"…", "other_processes_seconds":60}
-Without a session the exit status is 3.`,
-		Args: cobra.NoArgs,
+error is there if revocation failed, access_token_until where a server that
+checks only a token's signature may still take it. Without a session the exit
+status is 3.`,
+		Args: a.arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			res, err := a.open().Logout(a.bound(cmd))
 			if err != nil {
@@ -171,9 +173,9 @@ Without a session the exit status is 3.`,
 				a.note("astravue-mcp: %v", res.Err)
 			}
 			if now := clock.Now(); res.AccessUntil.After(now) {
-				fmt.Fprintf(a.stdout, "Where only its signature is checked, the access token is good until %s.\n", day(res.AccessUntil, now))
+				fmt.Fprintf(a.stdout, "A server that checks only its signature may take the access token until %s.\n", day(res.AccessUntil, now))
 			}
-			fmt.Fprintf(a.stdout, "Other programs that use this session notice within %s.\n", strings.TrimSuffix(res.Elsewhere.String(), "0s"))
+			fmt.Fprintf(a.stdout, "Other programs that use this session notice within %s.\n", span(res.Elsewhere))
 			return nil
 		},
 	}

@@ -6,9 +6,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 
 	"golang.org/x/term"
 
@@ -23,23 +25,31 @@ func (a *app) terminal() *os.File {
 	return nil
 }
 
-// pasted yields the lines that a person pastes while a browser is awaited.
-func (a *app) pasted() <-chan string {
-	tty := a.terminal()
-	if tty == nil {
-		return nil
+// A pasteboard yields the lines that a person pastes while a browser is
+// awaited. It reads from when it is opened: a passphrase may be asked for
+// before, on the same terminal.
+type pasteboard struct {
+	tty   *os.File // nil: there is none
+	once  sync.Once
+	lines chan string
+}
+
+// open begins to read. It reports whether there is somebody who could paste.
+func (p *pasteboard) open() bool {
+	if p.tty == nil {
+		return false
 	}
-	lines := make(chan string)
-	go func() {
-		defer close(lines)
-		// The reader is left behind when the wait is over; the program ends then.
-		for s := bufio.NewScanner(tty); s.Scan(); {
-			if line := strings.TrimSpace(s.Text()); line != "" {
-				lines <- line
+	p.once.Do(func() {
+		go func() {
+			// The reader is left behind when the wait is over; the program ends then.
+			for s := bufio.NewScanner(p.tty); s.Scan(); {
+				if line := strings.TrimSpace(s.Text()); line != "" {
+					p.lines <- line
+				}
 			}
-		}
-	}()
-	return lines
+		}()
+	})
+	return true
 }
 
 // passphrase reads the passphrase of the file store: from the file that
@@ -48,30 +58,35 @@ func (a *app) passphrase(ctx context.Context, create bool) (tokenstore.Secret, e
 	if name := os.Getenv("ASTRAVUE_MCP_PASSPHRASE_FILE"); name != "" {
 		data, err := os.ReadFile(name)
 		if err != nil {
-			return tokenstore.Secret{}, err
+			return tokenstore.Secret{}, &passphraseError{err}
 		}
 		return checkPassphrase(data)
 	}
 	tty := a.terminal()
 	if tty == nil {
-		return tokenstore.Secret{}, errors.New("the file store needs a passphrase, and there is no terminal to ask for it")
+		return tokenstore.Secret{}, &passphraseError{errors.New("the file store needs a passphrase, and there is no terminal to ask for it")}
 	}
-	first, err := ask(ctx, a, tty, "Passphrase of the token files: ")
-	if err != nil || !create {
+	if !create {
+		return a.ask(ctx, tty, "Passphrase of the token files: ")
+	}
+	first, err := a.ask(ctx, tty, "New passphrase, for the token files: ")
+	if err != nil {
 		return first, err
 	}
-	second, err := ask(ctx, a, tty, "The same again, since it is a new one: ")
+	second, err := a.ask(ctx, tty, "The same again: ")
 	if err != nil {
 		return second, err
 	}
 	if !first.Equal(second) {
-		return tokenstore.Secret{}, errors.New("the two passphrases are not the same")
+		return tokenstore.Secret{}, &passphraseError{errors.New("the two passphrases are not the same")}
 	}
 	return first, nil
 }
 
 // ask reads a line without showing it. An interrupt gives the terminal back.
-func ask(ctx context.Context, a *app, tty *os.File, prompt string) (tokenstore.Secret, error) {
+func (a *app) ask(ctx context.Context, tty *os.File, prompt string) (tokenstore.Secret, error) {
+	a.asking.Add(1)
+	defer a.asking.Done()
 	before, err := term.GetState(int(tty.Fd()))
 	if err != nil {
 		return tokenstore.Secret{}, err
@@ -94,7 +109,7 @@ func ask(ctx context.Context, a *app, tty *os.File, prompt string) (tokenstore.S
 	case r := <-read:
 		fmt.Fprintln(a.stderr)
 		if r.err != nil {
-			return tokenstore.Secret{}, r.err
+			return tokenstore.Secret{}, &passphraseError{r.err}
 		}
 		return checkPassphrase(r.data)
 	}
@@ -103,13 +118,13 @@ func ask(ctx context.Context, a *app, tty *os.File, prompt string) (tokenstore.S
 func checkPassphrase(data []byte) (tokenstore.Secret, error) {
 	data = bytes.TrimRight(data, "\r\n")
 	if len(data) == 0 {
-		return tokenstore.Secret{}, errors.New("the passphrase is empty")
+		return tokenstore.Secret{}, &passphraseError{errors.New("the passphrase is empty")}
 	}
 	return tokenstore.NewSecret(string(data)), nil
 }
 
 // browse runs the program that $BROWSER names, without a shell.
-func (a *app) browse(ctx context.Context, program, url string) error {
+func browse(ctx context.Context, program, url string, out io.Writer) error {
 	words := strings.Fields(program)
 	placed := false
 	for i, w := range words {
@@ -121,7 +136,7 @@ func (a *app) browse(ctx context.Context, program, url string) error {
 		words = append(words, url)
 	}
 	cmd := exec.CommandContext(ctx, words[0], words[1:]...)
-	cmd.Stdout, cmd.Stderr = a.stderr, a.stderr
+	cmd.Stdout, cmd.Stderr = out, out
 	// The browser may run on in the foreground; it is not to end with the wait.
 	cmd.Cancel = func() error { return nil }
 	return cmd.Run()

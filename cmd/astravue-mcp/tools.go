@@ -12,9 +12,12 @@ import (
 	"strconv"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 	"github.com/spf13/cobra"
+
+	"github.com/astravue/mcp-client-go/mcpclient"
 )
 
 func (a *app) toolsCommand() *cobra.Command {
@@ -24,9 +27,11 @@ func (a *app) toolsCommand() *cobra.Command {
 		Long: `List the server's tools, or show what one of them takes.
 
 With --output json the list is an array of tools, and TOOL one of them, as the
-Model Context Protocol describes them: name, title, description, inputSchema,
-outputSchema, annotations.`,
-		Args: cobra.MaximumNArgs(1),
+Model Context Protocol describes them:
+  {"name":"…", "title":"…", "description":"…", "inputSchema":{…},
+   "outputSchema":{…}, "annotations":{…}, "icons":[…], "_meta":{…}}
+What the server does not state is left out.`,
+		Args: a.arguments(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withTools(cmd, func(_ context.Context, _ *mcp.ClientSession, tools []*mcp.Tool) error {
 				if len(args) == 1 {
@@ -52,6 +57,24 @@ outputSchema, annotations.`,
 // withTools connects and hands the session and the server's tools to f.
 func (a *app) withTools(cmd *cobra.Command, f func(context.Context, *mcp.ClientSession, []*mcp.Tool) error) error {
 	ctx := a.bound(cmd)
+	done := make(chan error, 1)
+	go func() { done <- a.useTools(ctx, f) }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	// The SDK tells the server that a call is cancelled and waits for that, for
+	// seconds. Who interrupts, or set a limit, does not.
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(200 * time.Millisecond):
+		return &mcpclient.StepError{Step: mcpclient.StepConnect, Err: context.Cause(ctx)}
+	}
+}
+
+func (a *app) useTools(ctx context.Context, f func(context.Context, *mcp.ClientSession, []*mcp.Tool) error) error {
 	session, err := a.open().Connect(ctx)
 	if err != nil {
 		return err
@@ -68,22 +91,29 @@ func (a *app) withTools(cmd *cobra.Command, f func(context.Context, *mcp.ClientS
 }
 
 func find(tools []*mcp.Tool, name string) (*mcp.Tool, error) {
-	i := slices.IndexFunc(tools, func(t *mcp.Tool) bool { return t.Name == name })
-	if i < 0 {
-		var like []string
-		for _, t := range tools {
-			for word := range strings.SplitSeq(name, "_") {
-				if len(word) > 3 && strings.Contains(t.Name, word) && len(like) < 5 && !slices.Contains(like, t.Name) {
-					like = append(like, t.Name)
-				}
+	var like []string
+	most := 0
+	for _, t := range tools {
+		if t.Name == name {
+			return t, nil
+		}
+		shared := 0
+		for word := range strings.SplitSeq(strings.ToLower(name), "_") {
+			if len(word) > 2 && strings.Contains(strings.ToLower(t.Name), word) {
+				shared++
 			}
 		}
-		if len(like) > 0 {
-			return nil, usagef("the server has no tool %q; like it are %s", name, strings.Join(like, ", "))
+		if shared > most {
+			like, most = nil, shared
 		}
-		return nil, usagef("the server has no tool %q; the command tools lists them", name)
+		if shared == most && most > 0 && len(like) < 5 {
+			like = append(like, clean(t.Name))
+		}
 	}
-	return tools[i], nil
+	if len(like) > 0 {
+		return nil, &toolError{"", fmt.Errorf("the server has no tool %q; like it are %s", name, strings.Join(like, ", "))}
+	}
+	return nil, &toolError{"", fmt.Errorf("the server has no tool %q", name)}
 }
 
 // kind says what a tool may do, as far as it says so itself.
@@ -210,13 +240,14 @@ numbers, true and false, and for lists and objects JSON. For a list, a value
 that is no JSON is split at commas. With --args the arguments are one JSON
 object; key=value then adds to it.
 
-With --output json it prints the result as the Model Context Protocol describes
-it: content, structuredContent, isError. If the tool itself reports an error
-the exit status is 4.`,
+With --output json it prints the result, its members as the Model Context
+Protocol describes them:
+  {"content":[…], "structuredContent":{…}, "isError":false}
+If the tool itself reports an error isError is true and the exit status 4.`,
 		Example: `  astravue-mcp call list_spaces
-  astravue-mcp call create_project_task project_id=prj_1 title="Write the report"
+  astravue-mcp call create_project_task project_id=project-1 title="Write the report"
   echo '{"limit":5}' | astravue-mcp call list_project_tasks --args -`,
-		Args: cobra.MinimumNArgs(1),
+		Args: a.arguments(1, -1, "TOOL"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			given, err := a.readArgs(raw)
 			if err != nil {
@@ -280,17 +311,17 @@ func setArguments(into map[string]any, tool *mcp.Tool, pairs []string) error {
 		name, text, _ := strings.Cut(pair, "=")
 		p, known := properties[name]
 		if !known && properties != nil {
-			return usagef("%s has no argument %q; it takes %s", tool.Name, name, orNone(strings.Join(slices.Sorted(maps.Keys(properties)), ", ")))
+			return &toolError{tool.Name, fmt.Errorf("%s has no argument %q", tool.Name, name)}
 		}
 		v, err := p.parse(text)
 		if err != nil {
-			return usagef("argument %s of %s: %w", name, tool.Name, err)
+			return &toolError{tool.Name, fmt.Errorf("argument %s of %s: %w", name, tool.Name, err)}
 		}
 		into[name] = v
 	}
 	for _, name := range required {
 		if _, ok := into[name]; !ok {
-			return usagef("%s needs the argument %s; %q shows all it takes", tool.Name, name, "astravue-mcp tools "+tool.Name)
+			return &toolError{tool.Name, fmt.Errorf("%s needs the argument %s", tool.Name, name)}
 		}
 	}
 	return nil
@@ -339,7 +370,12 @@ func (p property) parse(text string) (any, error) {
 
 func (a *app) printResult(res *mcp.CallToolResult) error {
 	if a.output == "json" {
-		if err := a.printJSON(res); err != nil {
+		err := a.printJSON(struct {
+			Content           []mcp.Content `json:"content"`
+			StructuredContent any           `json:"structuredContent,omitempty"`
+			IsError           bool          `json:"isError"`
+		}{res.Content, res.StructuredContent, res.IsError})
+		if err != nil {
 			return err
 		}
 	} else {

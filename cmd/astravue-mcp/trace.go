@@ -3,17 +3,12 @@ package main
 import (
 	"bytes"
 	"cmp"
-	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"html"
 	"io"
 	"maps"
 	"net/http"
-	"net/http/cookiejar"
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -79,7 +74,7 @@ func redact(m map[string]any) map[string]any {
 	return out
 }
 
-// authorize shows steps 4 and 5, which are the browser's.
+// authorize shows step 4, which is the browser's.
 func (t *trace) authorize(raw string) {
 	u, err := url.Parse(raw)
 	if err != nil {
@@ -88,9 +83,6 @@ func (t *trace) authorize(raw string) {
 	sent := redact(values(u.Query()))
 	u.RawQuery = ""
 	t.add(mcpclient.StepAuthorize, &exchange{Method: "open", URL: u.String(), Sent: sent})
-	t.add(mcpclient.StepCallback, &exchange{Method: "wait", URL: fmt.Sprint(sent["redirect_uri"]), Sent: map[string]any{
-		"code": "[redacted]", "state": "[redacted]", "iss": t.srv.Issuer(),
-	}})
 }
 
 func (t *trace) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -158,6 +150,10 @@ func (t *trace) step(req *http.Request, body []byte, e *exchange) mcpclient.Step
 	}
 	e.Sent = redact(members)
 	switch {
+	case req.Method == http.MethodGet && req.URL.Query().Has("client_id"):
+		e.Sent = redact(values(req.URL.Query()))
+		e.Title = "is the client of last time still one?"
+		return mcpclient.StepRegistration
 	case req.Method == http.MethodGet:
 		return mcpclient.StepDiscovery
 	case members["redirect_uris"] != nil:
@@ -166,6 +162,10 @@ func (t *trace) step(req *http.Request, body []byte, e *exchange) mcpclient.Step
 	case members["grant_type"] == "refresh_token":
 		return mcpclient.StepRefresh
 	case members["grant_type"] != nil:
+		// What is checked before a code is spent.
+		t.add(mcpclient.StepCallback, &exchange{Method: http.MethodGet, URL: fmt.Sprint(members["redirect_uri"]), Sent: map[string]any{
+			"code": "[redacted]", "state": "[redacted]", "iss": t.srv.Issuer(),
+		}})
 		return mcpclient.StepExchange
 	}
 	e.Title = "the tokens back to the server"
@@ -188,77 +188,4 @@ func remarshal(from, into any) error {
 		return err
 	}
 	return json.Unmarshal(data, into)
-}
-
-var (
-	formTag   = regexp.MustCompile(`(?s)<form[^>]*action="([^"]*)".*?</form>`)
-	inputTag  = regexp.MustCompile(`<input[^>]*type="hidden"[^>]*>`)
-	attribute = regexp.MustCompile(`(name|value)="([^"]*)"`)
-)
-
-// signInByItself does what a person does on the sandbox's pages: it fills in
-// the sign-in form, approves on the consent page, and follows the redirect.
-func signInByItself(ctx context.Context, srv *sandbox.Server, address, user string) error {
-	accounts := srv.Accounts()
-	i := max(0, slices.IndexFunc(accounts, func(a sandbox.Account) bool { return a.User == user }))
-	jar, err := cookiejar.New(nil)
-	if err != nil {
-		return err
-	}
-	hc := &http.Client{Jar: jar}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
-	if err != nil {
-		return err
-	}
-	page, at, err := fetch(hc, req)
-	for range 3 { // sign-in, consent
-		if err != nil {
-			return err
-		}
-		form := formTag.FindStringSubmatch(page)
-		if form == nil {
-			return nil // the application's own page: it is over
-		}
-		v := url.Values{}
-		for _, input := range inputTag.FindAllString(form[0], -1) {
-			var name, value string
-			for _, a := range attribute.FindAllStringSubmatch(input, -1) {
-				if a[1] == "name" {
-					name = html.UnescapeString(a[2])
-				} else {
-					value = html.UnescapeString(a[2])
-				}
-			}
-			v.Set(name, value)
-		}
-		if strings.Contains(form[0], `name="password"`) {
-			v.Set("username", accounts[i].User)
-			v.Set("password", accounts[i].Password)
-		} else {
-			v.Set("decision", "approve")
-		}
-		action, perr := at.Parse(html.UnescapeString(form[1]))
-		if perr != nil {
-			return perr
-		}
-		if req, err = http.NewRequestWithContext(ctx, http.MethodPost, action.String(), strings.NewReader(v.Encode())); err != nil {
-			return err
-		}
-		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-		page, at, err = fetch(hc, req)
-	}
-	if err == nil && formTag.MatchString(page) {
-		return errors.New("the sandbox's pages did not lead back")
-	}
-	return err
-}
-
-func fetch(hc *http.Client, req *http.Request) (page string, at *url.URL, err error) {
-	resp, err := hc.Do(req)
-	if err != nil {
-		return "", nil, err
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
-	return string(body), resp.Request.URL, err
 }

@@ -10,12 +10,15 @@ package main
 //   - A token, a code and a passphrase are never printed.
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"runtime/debug"
 	"strings"
 	"syscall"
@@ -46,6 +49,17 @@ func (e *usageError) Unwrap() error { return e.error }
 
 func usagef(format string, args ...any) error { return &usageError{fmt.Errorf(format, args...)} }
 
+// A toolError is a call that does not fit what the server's tools take.
+type toolError struct {
+	tool string // "" if there is no such tool
+	error
+}
+
+// A passphraseError is a passphrase that could not be asked for or read.
+type passphraseError struct{ error }
+
+func (e *passphraseError) Unwrap() error { return e.error }
+
 // errTool is a tool's own error, which has been printed already.
 var errTool = errors.New("the tool reported an error")
 
@@ -56,6 +70,13 @@ type timeoutError struct{ after time.Duration }
 
 func (e *timeoutError) Error() string { return fmt.Sprintf("gave up after %s", e.after) }
 func (e *timeoutError) Unwrap() error { return context.DeadlineExceeded }
+
+// codes are what explain returns, for --help.
+const codes = `  usage, login_required, token_refused, forbidden, denied, authorization_failed,
+  issuer_mismatch, metadata_mismatch, no_pkce, unsafe_address, no_sign_in,
+  not_found, no_client_id, registration_refused, port_taken, client_refused,
+  exchange_failed, locked, no_passphrase, wrong_passphrase, store_unavailable,
+  store_damaged, not_saved, try_again, interrupted, timeout, tls, network, bad_answer, failed`
 
 // report prints err, if there is one, and returns the exit status.
 func (a *app) report(err error) int {
@@ -73,16 +94,30 @@ func (a *app) report(err error) int {
 	if errors.As(err, &step) {
 		message = step.Error() // what the SDK put around it names no cause
 	}
-	if late := new(timeoutError); a.ctx != nil && errors.As(context.Cause(a.ctx), &late) && code == "timeout" {
-		message = strings.TrimSuffix(message, context.DeadlineExceeded.Error()) + late.Error()
+	late := new(timeoutError)
+	switch {
+	case code == "login_required" && errors.Is(err, tokenstore.ErrNotFound):
+		message = "not signed in to " + a.server
+		if a.account != "" {
+			message += " as " + a.account
+		}
+	case code == "interrupted":
+		message = "interrupted"
+	case code == "timeout" && a.ctx != nil && errors.As(context.Cause(a.ctx), &late):
+		if cut, ok := strings.CutSuffix(message, context.DeadlineExceeded.Error()); ok {
+			message = cut + late.Error()
+		}
 	}
 	if a.output == "json" {
-		e := map[string]string{"code": code, "message": message}
+		e := map[string]any{"code": code, "message": message}
 		if step.Step != 0 {
 			e["step"] = step.Step.String()
 		}
 		if hint != "" {
 			e["hint"] = hint
+		}
+		if forbidden := new(mcpclient.ForbiddenError); errors.As(err, &forbidden) && len(forbidden.SignInFor) > 0 {
+			e["scopes"] = forbidden.SignInFor
 		}
 		line, _ := json.Marshal(map[string]any{"error": e}) // strings only
 		fmt.Fprintf(a.stderr, "%s\n", line)
@@ -99,6 +134,8 @@ func (a *app) report(err error) int {
 func (a *app) explain(err error) (code string, status int, hint string) {
 	var (
 		usage     *usageError
+		tool      *toolError
+		phrase    *passphraseError
 		denied    *authcode.AuthorizationError
 		issuer    *authcode.IssuerError
 		port      *callback.PortError
@@ -120,10 +157,16 @@ func (a *app) explain(err error) (code string, status int, hint string) {
 	)
 	_ = errors.As(err, &step)
 	switch {
+	case a.interrupted():
+		return "interrupted", exitFailure, ""
+	case errors.As(err, &tool):
+		return "usage", exitUsage, "To see what there is: " + a.line(strings.TrimSpace("tools "+tool.tool))
 	case errors.As(err, &usage):
-		return "usage", exitUsage, "Run with --help to see what the command takes."
+		return "usage", exitUsage, "To see what it takes: " + cmp.Or(a.usage, "astravue-mcp") + " --help"
+	case errors.Is(err, mcpclient.ErrServerAddress):
+		return "usage", exitUsage, "Give the address of the MCP endpoint, with https:// and its path: --server " + mcpclient.DefaultServer
 	case errors.As(err, &forbidden) && errors.Is(err, mcpclient.ErrLoginRequired):
-		return "login_required", exitLogin, "Sign in for these scopes: " + a.line("login") + " --scope \"…\""
+		return "login_required", exitLogin, "Sign in for these scopes: " + a.line("login") + " --scope " + quoteArg(strings.Join(forbidden.SignInFor, " "))
 	case errors.Is(err, mcpclient.ErrLoginRequired):
 		return "login_required", exitLogin, "Sign in: " + a.line("login")
 	case errors.As(err, &token):
@@ -146,7 +189,7 @@ func (a *app) explain(err error) (code string, status int, hint string) {
 	case errors.As(err, &address):
 		return "unsafe_address", exitFailure, "Nothing was sent there. Tell the server's administrator."
 	case errors.Is(err, mcpclient.ErrNoSignIn):
-		return "no_sign_in", exitFailure, "Use it without: " + a.line("tools")
+		return "no_sign_in", exitFailure, "Check the address. If it is right, use it without signing in: " + a.line("tools")
 	case errors.As(err, &missing):
 		return "not_found", exitFailure, "Check the address; " + a.line("discover") + " shows what is found there."
 	case errors.Is(err, mcpclient.ErrNoRegistration):
@@ -159,12 +202,14 @@ func (a *app) explain(err error) (code string, status int, hint string) {
 		return "client_refused", exitFailure, "The server no longer takes this client ID or secret. Sign in with the right ones: " + a.line("login") + " --client-id ID --client-secret-file FILE"
 	case errors.As(err, &locked):
 		return "locked", exitFailure, "Another program is using this account's tokens. Try again when it is done; if it hangs, end it."
+	case errors.As(err, &phrase):
+		return "no_passphrase", exitFailure, "Give it at a terminal or in a file (ASTRAVUE_MCP_PASSPHRASE_FILE); a machine takes an age identity (ASTRAVUE_MCP_IDENTITY_FILE)."
 	case errors.Is(err, tokenstore.ErrWrongIdentity):
 		return "wrong_passphrase", exitFailure, "Nothing was changed. Try again with the passphrase or identity that the files were made with."
 	case errors.Is(err, tokenstore.ErrUnavailable) && a.store == "keychain":
 		return "store_unavailable", exitFailure, "Unlock the keychain, or keep tokens in encrypted files: --store file (ASTRAVUE_MCP_STORE=file)."
 	case errors.Is(err, tokenstore.ErrUnavailable):
-		return "store_unavailable", exitFailure, "Check that the folder of the tokens can be written, and that a passphrase or an identity is at hand (ASTRAVUE_MCP_PASSPHRASE_FILE, ASTRAVUE_MCP_IDENTITY_FILE)."
+		return "store_unavailable", exitFailure, "Check that the folder of the tokens can be read and written, and what ASTRAVUE_MCP_IDENTITY_FILE names, if it is set."
 	case errors.Is(err, tokenstore.ErrCorrupt):
 		return "store_damaged", exitFailure, "Sign in again, which replaces what is stored: " + a.line("login")
 	case errors.Is(err, mcpclient.ErrNotSaved):
@@ -175,20 +220,38 @@ func (a *app) explain(err error) (code string, status int, hint string) {
 		return "interrupted", exitFailure, ""
 	case step.Step == mcpclient.StepCallback && errors.Is(err, context.DeadlineExceeded):
 		return "timeout", exitFailure, "If the browser showed an error page, that names the reason. To try again: " + a.line("login") + "; on another computer than the browser's, paste the address at which the browser ended up."
+	case errors.As(err, &exchange) && (exchange.Code == "invalid_client" || exchange.Code == "unauthorized_client"):
+		return "client_refused", exitFailure, "The server does not take this client ID or secret. Sign in with the right ones: " + a.line("login") + " --client-id ID --client-secret-file FILE"
 	case errors.As(err, &exchange) && exchange.Status != 0:
 		return "exchange_failed", exitFailure, "To try again: " + a.line("login")
 	case errors.As(err, &authority):
 		return "tls", exitFailure, "The server's certificate is not trusted here. Behind a company proxy, add its certificate to the system's (SSL_CERT_FILE)."
+	case errors.Is(err, http.ErrSchemeMismatch):
+		return "tls", exitFailure, "No TLS is spoken there. Check the address and its port."
 	case errors.As(err, &dns):
 		return "network", exitFailure, "Check the address and your connection."
-	case errors.Is(err, syscall.ECONNREFUSED), isNet(err):
+	case errors.Is(err, syscall.EADDRINUSE):
+		return "port_taken", exitFailure, "Another program listens there. End it, or choose another port; 0 is any."
+	case isNet(err):
 		return "network", exitFailure, "Check the address, your connection and, where there is one, the proxy (HTTPS_PROXY)."
 	case errors.Is(err, context.DeadlineExceeded):
 		return "timeout", exitFailure, "Give it more time with --timeout."
+	case step.Step == mcpclient.StepExchange:
+		return "exchange_failed", exitFailure, "To try again: " + a.line("login")
+	case errors.Is(err, io.EOF):
+		return "network", exitFailure, "The server hung up. Try again; if it stays so, check the address."
+	case step.Step == mcpclient.StepRegistration:
+		return "bad_answer", exitFailure, "Tell the server's administrator, or sign in with a client ID of your own: " + a.line("login") + " --client-id ID"
 	case errors.As(err, &answer):
 		return "bad_answer", exitFailure, "Check the address: it must be that of the MCP endpoint itself."
 	}
 	return "failed", exitFailure, ""
+}
+
+// interrupted reports whether the user ended the program.
+func (a *app) interrupted() bool {
+	late := new(timeoutError)
+	return a.ctx != nil && a.ctx.Err() != nil && !errors.As(context.Cause(a.ctx), &late)
 }
 
 func isNet(err error) bool {
@@ -245,18 +308,22 @@ func version() string {
 	return "devel"
 }
 
-// day prints a time for people, and how far away it is.
-func day(t time.Time, now time.Time) string {
-	d := t.Sub(now).Round(time.Second)
+// day prints a time to come for people, and how far away it is.
+func day(t, now time.Time) string {
+	return fmt.Sprintf("%s (in %s)", t.Local().Format("2006-01-02 15:04"), span(t.Sub(now)))
+}
+
+// span prints a length of time for people.
+func span(d time.Duration) string {
 	if d > time.Minute {
 		d = d.Round(time.Minute)
 	}
-	text := strings.TrimSuffix(d.Abs().String(), "0s")
-	if text == "" {
-		text = "a moment"
+	text := d.Round(time.Second).String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
 	}
-	if d < 0 {
-		return fmt.Sprintf("%s (%s ago)", t.Local().Format("2006-01-02 15:04"), text)
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
 	}
-	return fmt.Sprintf("%s (in %s)", t.Local().Format("2006-01-02 15:04"), text)
+	return text
 }
