@@ -60,6 +60,10 @@ var rooms = map[string]room{
 		others: []string{sdk, "filippo.io/age"},
 	},
 
+	"internal/oidcmatrix": {floor: 4, own: []string{"mcpclient", "refresh", "authcode", "tokenstore"}},
+
+	"internal/interop": {floor: 4, own: []string{"mcpclient", "tokenstore"}, tests: []string{sdk + "auth", sdk + "oauthex"}},
+
 	"mcpclient": {
 		floor: 3,
 		own: []string{

@@ -88,11 +88,18 @@ func TestReadmePictureHasEveryRoom(t *testing.T) {
 	picture := strings.Join(block(t, read(t, "README.md"), "text"), "\n")
 	for name, room := range rooms {
 		if strings.Contains(name, "/internal/") || strings.HasPrefix(name, "internal/conformance") ||
-			name == "internal/testenv" || name == "internal/arch" || name == "tokenstore/storetest" {
+			name == "internal/oidcmatrix" || name == "internal/testenv" || name == "internal/arch" || name == "tokenstore/storetest" {
 			continue // belongs to another one, or to the tests
 		}
 		if !regexp.MustCompile(`(^|\s)` + regexp.QuoteMeta(name)).MatchString(picture) {
 			t.Errorf("README.md does not show %s, which is on floor %d", name, room.floor)
 		}
+	}
+}
+
+func TestReadmeStatesTheConformanceRun(t *testing.T) {
+	results, _, _ := strings.Cut(read(t, "internal/conformance/results.md"), "\n\n\"command\" is")
+	if !strings.Contains(read(t, "README.md"), results) {
+		t.Error("README.md does not have the head of internal/conformance/results.md")
 	}
 }
