@@ -102,9 +102,11 @@ func (f *flight) usable(h *held) bool {
 }
 
 // forces reports whether this flight renews h only because the server refuses
-// it. That the server refuses a token that has expired means nothing.
+// it. That the server refuses a token that has expired means nothing, and of
+// one that expires within a second no more: servers count whole seconds, and a
+// token may live for up to one less than they say.
 func (f *flight) forces(h *held) bool {
-	return f.refused != "" && h.live(clock.Now()) && h.access.Generation == f.refused
+	return f.refused != "" && h.live(clock.Now().Add(time.Second)) && h.access.Generation == f.refused
 }
 
 // merge returns what is held once the record is read: h itself if the record

@@ -990,6 +990,20 @@ func TestRefused(t *testing.T) {
 		}
 		a.wantRequests(t, 1)
 	})
+	// A JWT ends on the second, up to one before expires_in is over.
+	t.Run("nor is one in its last second", func(t *testing.T) {
+		a, store := newAuthServer(t), new(tokenstore.Memory)
+		a.TTL = 20 * time.Second
+		g := a.issue(0)
+		generation := save(t, store, g)
+		s := newSource(t, store)
+		s.Adopt(generation, g)
+		advance(t, 19*time.Second+100*time.Millisecond)
+		if got, err := s.Refused(t.Context(), generation); err != nil || got.Generation == generation {
+			t.Errorf("got %+v, %v", got, err)
+		}
+		a.wantRequests(t, 1)
+	})
 	t.Run("a pending mark does not keep a refused token alive", func(t *testing.T) {
 		a, store := newAuthServer(t), new(tokenstore.Memory)
 		generation := save(t, store, a.issue(29*time.Minute+30*time.Second))

@@ -10,7 +10,7 @@ const { Provider, errors } = await import(pathToFileURL(module));
 
 const server = createServer();
 server.listen(() => {
-  const issuer = `http://127.0.0.1:${server.address().port}`;
+  const issuer = config.Issuer || `http://127.0.0.1:${server.address().port}`;
   const provider = new Provider(issuer, {
     clients: config.Clients ?? [],
     scopes: ['openid', 'offline_access', ...config.Scopes],
