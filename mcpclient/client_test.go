@@ -697,7 +697,7 @@ func TestLogHasEachOperationAndNoSecret(t *testing.T) {
 	if len(seen.all) < 7 {
 		t.Fatalf("only %d secrets were seen", len(seen.all))
 	}
-	text := log.String() + fmt.Sprintf("%+v %#v", session, c)
+	text := log.String() + fmt.Sprintf("%+v %#v", c, c)
 	for _, s := range seen.all {
 		if strings.Contains(text, s) {
 			t.Errorf("a secret that begins with %q is in the log", s[:4])

@@ -91,6 +91,10 @@ var rooms = map[string]room{
 		own:    []string{"internal/secret", "internal/clock", "internal/crashpoint"},
 		others: []string{"github.com/zalando/go-keyring", "github.com/godbus/dbus/v5", "github.com/gofrs/flock", "filippo.io/age", "golang.org/x/sys/"},
 	},
+	"tokenstore/postgres": {
+		floor: 2, own: []string{"tokenstore", "internal/crashpoint"}, others: []string{"github.com/jackc/pgx/v5"},
+		tests: []string{"refresh"},
+	},
 	"tokenstore/storetest": {floor: 2, own: []string{"tokenstore", "internal/secret", "internal/clock", "internal/crashpoint"}},
 
 	"internal/oauthhttp":  {floor: 0, own: []string{"internal/clock", "internal/secret"}},
@@ -124,6 +128,7 @@ var reasons = map[string]string{
 	"filippo.io/age":                         "seals the file store",
 	"github.com/godbus/dbus/v5":              "names the errors that go-keyring passes on from D-Bus; tests lock and stop the Secret Service",
 	"github.com/gofrs/flock":                 "the lock across processes, on every platform",
+	"github.com/jackc/pgx/v5":                "PostgreSQL and its pool, for the token store of many users",
 	"github.com/golang-jwt/jwt/v5":           "the sandbox signs access tokens, and test servers check them; a client never reads one",
 	"github.com/google/jsonschema-go":        "schemas of the sandbox's tools",
 	"github.com/modelcontextprotocol/go-sdk": "MCP itself, client and sandbox; types and parsers of the OAuth documents",

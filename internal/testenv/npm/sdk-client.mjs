@@ -1,6 +1,6 @@
 // A client made with the MCP project's TypeScript SDK, major version MCP_SDK, with its own OAuth.
-// It signs in to the server MCP_SERVER, where nobody asks anything, and prints the protocol version
-// and its tools' names as JSON.
+// It signs in to the server MCP_SERVER, where nobody asks anything, and prints its tools' names and
+// whether it got a refresh token, as JSON.
 import { createServer } from 'node:http';
 import { createRequire } from 'node:module';
 

@@ -1,0 +1,48 @@
+// Package postgres keeps tokens in PostgreSQL, for web applications with many
+// users and several replicas: step 6 of the documented flow, "store tokens
+// securely: always encrypted at rest".
+//
+// A [Store] works over the caller's own pgxpool.Pool and one table, which
+// [Migrate] makes. Records and pending marks are sealed with AES-256-GCM (NIST
+// SP 800-38D) before they leave the process, each bound to its place in the
+// table, and rows are named by a keyed hash (HMAC-SHA-256, RFC 2104): the
+// database sees how many there are, when they change and how long they are,
+// and no server, account, client or token.
+//
+// # Locks
+//
+// An Update holds a session-level advisory lock on one connection of the pool,
+// and saves over that same connection: over another one, all who hold a lock
+// would wait for a connection that none of them gives back. It ends with the
+// connection, so a process that dies frees it at once. One that is stopped is
+// freed by the server's idle_session_timeout ([Store.IdleTimeout]). At most
+// half of the pool's connections hold locks or wait for them; who comes later
+// waits for one of those, as long as for the lock itself. The other half
+// serves Get, which takes no lock and gives its connection back at once.
+//
+// Each write names the version that it replaces. If the connection is gone
+// when a holder saves, it saves over a new one where the version is still the
+// one that it read, and so never undoes what another holder has saved.
+//
+// A sign-in waits for a person. The sign-in locks ([tokenstore.Key.SignIn]) of
+// a process therefore share one connection beside the pool, opened for the
+// first and closed after the last, so that people who take their time keep
+// nobody from refreshing. An Update inside an Update takes its lock on the
+// connection that the outer one has.
+//
+// # The database
+//
+// PostgreSQL 14 or newer, the primary. A proxy between it and the pool must
+// not pool transactions or statements (PgBouncer's pool_mode=transaction):
+// locks belong to a session. The pool needs at least two connections. A save
+// is as durable as synchronous_commit makes a commit.
+//
+// # Keys
+//
+// The first of [Store.Keys] seals, all of them open. To rotate: put the new key
+// second everywhere, then first everywhere, call [Store.Reseal], and take the
+// old key away. A record is sealed anew at each save in any case.
+//
+// The package does not make keys or keep them, does not delete what nobody
+// uses any more, and does not hide from the database who is active when.
+package postgres
