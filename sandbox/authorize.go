@@ -103,7 +103,7 @@ func (s *Server) authorize(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, p, "invalid_request", "Invalid parameter: code_challenge")
 	case len(unknown) > 0:
 		s.refuse(w, r, p, "invalid_scope", "Invalid scopes: "+clip(strings.Join(p.scopes, " ")))
-	case p.resource != "" && p.resource != s.resource && p.resource != s.URL():
+	case p.resource != "" && p.resource != s.resource && p.resource != s.URL() && !slices.Contains(s.opts.Resources, p.resource):
 		s.refuse(w, r, p, "invalid_target", "The resource is not known")
 	case !subset(p.prompt, "none", "login", "consent", "select_account"),
 		slices.Contains(p.prompt, "none") && len(p.prompt) > 1:

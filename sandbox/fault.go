@@ -168,7 +168,7 @@ func (f *Fault) strike(w http.ResponseWriter, r *http.Request, next http.Handler
 }
 
 func (f *Fault) rewrite(rec *recorder) {
-	if loc := rec.header.Get("Location"); loc != "" {
+	if loc := rec.header.Get("Location"); loc != "" && rec.status/100 == 3 {
 		u, err := url.Parse(loc)
 		if err != nil {
 			return

@@ -35,7 +35,7 @@ func (s *Server) register(w http.ResponseWriter, r *http.Request) {
 		Secret    string   `json:"client_secret"`
 	}
 	if err := json.NewDecoder(r.Body).Decode(&m); err != nil {
-		s.oauthError(w, r, http.StatusBadRequest, "invalid_client_metadata", "The body is no JSON object of client metadata")
+		s.oauthError(w, r, http.StatusBadRequest, "invalid_request", "Cannot parse the JSON")
 		return
 	}
 	m.Method = cmp.Or(m.Method, "client_secret_basic") // RFC 7591 §2

@@ -53,6 +53,11 @@ type Options struct {
 	// audience follows it.
 	Resource string
 
+	// Resources are other servers that tokens may be asked for, by the URL that
+	// is sent as resource. It becomes the audience; they check tokens by the
+	// key set that the metadata names.
+	Resources []string
+
 	// ResourceMetadata is where protected-resource metadata is served: "root"
 	// (the default, as documented), "path", with /mcp appended as RFC 9728 §3.1
 	// has it, "both", or "none", and then the challenge names no document either.

@@ -173,6 +173,23 @@ func TestAuthorizationRequest(t *testing.T) {
 	}
 }
 
+func TestOtherResources(t *testing.T) {
+	const other = "https://mcp.example/mcp"
+	s := start(t, sandbox.Options{AutoApprove: true, Resources: []string{other}})
+	v := newPerson(t).open(authorizeURL(s, "resource", other))
+	a := exchange(t, s, v.callback.Get("code"), "resource", other)
+	if a.status != 200 {
+		t.Fatalf("exchange: %d %v", a.status, a.m)
+	}
+	var claims jwt.RegisteredClaims
+	if _, _, err := jwt.NewParser().ParseUnverified(a.str("access_token"), &claims); err != nil || !slices.Equal(claims.Audience, []string{other}) {
+		t.Errorf("audience %q, %v", claims.Audience, err)
+	}
+	if got := use(t, s, a.str("access_token")); got != 401 {
+		t.Errorf("mcp: %d", got)
+	}
+}
+
 func TestExchange(t *testing.T) {
 	s := start(t, sandbox.Options{AutoApprove: true})
 	for name, c := range map[string]struct {
@@ -469,7 +486,7 @@ func TestRegistration(t *testing.T) {
 	}
 
 	for body, want := range map[string]string{
-		`{`: "invalid_client_metadata",
+		`{`: "invalid_request",
 		`{"redirect_uris":["http://127.0.0.1/x"],"token_endpoint_auth_method":"tls"}`: "invalid_client_metadata",
 		`{"redirect_uris":["http://127.0.0.1/x"],"grant_types":["password"]}`:         "invalid_client_metadata",
 		`{"redirect_uris":["http://127.0.0.1/x"],"client_id":"mine"}`:                 "invalid_client_metadata",

@@ -130,7 +130,7 @@ func (s *Server) exchange(r *http.Request, c *client) (tokenAnswer, *refusal) {
 		return tokenAnswer{}, &refusal{"invalid_grant", "Code not valid"}
 	}
 	if g.client != c {
-		return tokenAnswer{}, &refusal{"invalid_grant", "Auth error"}
+		return tokenAnswer{}, &refusal{"invalid_grant", "Auth error: Found different client_id in clientSession"}
 	}
 	k.used = true // one attempt, good or bad
 	verifier := f.Get("code_verifier")
@@ -143,7 +143,7 @@ func (s *Server) exchange(r *http.Request, c *client) (tokenAnswer, *refusal) {
 	case verifier == "":
 		return tokenAnswer{}, &refusal{"invalid_grant", "PKCE code verifier not specified"}
 	case !validVerifier(verifier):
-		return tokenAnswer{}, &refusal{"invalid_grant", "PKCE invalid code verifier"}
+		return tokenAnswer{}, &refusal{"invalid_grant", "PKCE verification failed: Invalid code verifier"}
 	case subtle.ConstantTimeCompare([]byte(base64.RawURLEncoding.EncodeToString(sum[:])), []byte(k.challenge)) != 1:
 		return tokenAnswer{}, &refusal{"invalid_grant", "PKCE verification failed: Code mismatch"}
 	case !s.opts.IgnoreResource && f.Get("resource") != g.resource:
@@ -244,7 +244,7 @@ func (s *Server) revoke(w http.ResponseWriter, r *http.Request) {
 		}
 		s.mu.Unlock()
 		if !mine {
-			s.oauthError(w, r, http.StatusBadRequest, "invalid_token", "Unmatching clients")
+			s.oauthError(w, r, http.StatusBadRequest, "invalid_request", "Unmatching clients")
 			return
 		}
 	}
