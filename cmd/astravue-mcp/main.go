@@ -86,8 +86,10 @@ reported an error.
 
 With --output json a command writes one JSON document, and an error is one line
 on standard error:
-  {"error":{"code":"login_required","step":"authcode","message":"…","hint":"…"}}
-Members may be added; none is renamed or removed. step and hint may be missing.
+  {"error":{"code":"login_required","step":"authcode","message":"…","hint":"…",
+   "scopes":["…"]}}
+Members may be added; none is renamed or removed. step and hint may be missing;
+scopes are those to sign in for, where the server named any.
 Values of code:
 ` + codes + `
 

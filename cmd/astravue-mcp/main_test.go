@@ -260,6 +260,24 @@ func behind(t *testing.T, srv *sandbox.Server, s *secrets) (server string) {
 	return translate(srv.URL(), false)
 }
 
+// A shared buffer is written to by the command and by the browser.
+type shared struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (s *shared) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.buf.Write(p)
+}
+
+func (s *shared) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.buf.String()
+}
+
 // TestSecrets runs through everything, faults included, and looks for what was
 // on the wire, or is known beforehand, in all that the command leaves behind.
 func TestSecrets(t *testing.T) {
@@ -290,13 +308,14 @@ func TestSecrets(t *testing.T) {
 	s.add("client_secret", clientSecret)
 	app := []string{"--client-id", client, "--client-secret-file"}
 
+	signInLimit := (slow * 10 * time.Second).String()
 	var shown []string
 	do := func(status int, browser string, args ...string) {
 		t.Helper()
 		t.Setenv("BROWSER", "browser "+browser)
 		for _, output := range []string{"text", "json"} {
-			var stdout, stderr bytes.Buffer
-			line := append(slices.Clone(args), "--verbose", "--timeout", "10s", "-o", output)
+			var stdout, stderr shared
+			line := append(slices.Clone(args), "--verbose", "--timeout", signInLimit, "-o", output)
 			if got := run(t.Context(), line, strings.NewReader(""), &stdout, &stderr); got != status {
 				t.Errorf("%q: exit status %d, want %d:\n%s%s", line, got, status, &stdout, &stderr)
 			}

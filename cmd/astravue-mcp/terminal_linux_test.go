@@ -83,7 +83,7 @@ func ioctl(t *testing.T, f *os.File, request uintptr, arg unsafe.Pointer) {
 func (x *terminal) see(pattern string) string {
 	x.t.Helper()
 	re := regexp.MustCompile(pattern)
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(slow * 20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		if m := re.FindString(x.text()); m != "" {
 			return m
 		}
@@ -108,7 +108,7 @@ func (x *terminal) send(keys string) {
 // hidden waits until the terminal does not show what is typed.
 func (x *terminal) hidden() {
 	x.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); x.echoes(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(slow * 20 * time.Second); x.echoes(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			x.t.Fatal("the terminal shows what is typed")
 		}
@@ -125,7 +125,7 @@ func (x *terminal) echoes() bool {
 // ends waits for the command, and wants an exit status and the terminal as it was.
 func (x *terminal) ends(status int) {
 	x.t.Helper()
-	late := time.AfterFunc(20*time.Second, func() { _ = x.cmd.Process.Kill() })
+	late := time.AfterFunc(slow*20*time.Second, func() { _ = x.cmd.Process.Kill() })
 	defer late.Stop()
 	_ = x.cmd.Wait()
 	if got := x.cmd.ProcessState.ExitCode(); got != status {

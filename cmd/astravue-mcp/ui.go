@@ -28,6 +28,7 @@ import (
 	"github.com/astravue/mcp-client-go/callback"
 	"github.com/astravue/mcp-client-go/dcr"
 	"github.com/astravue/mcp-client-go/discovery"
+	"github.com/astravue/mcp-client-go/internal/clock"
 	"github.com/astravue/mcp-client-go/mcpclient"
 	"github.com/astravue/mcp-client-go/refresh"
 	"github.com/astravue/mcp-client-go/tokenstore"
@@ -215,7 +216,7 @@ func (a *app) explain(err error) (code string, status int, hint string) {
 	case errors.Is(err, mcpclient.ErrNotSaved):
 		return "not_saved", exitFailure, "The tokens could not be kept. Put the store right, then: " + a.line("login")
 	case errors.As(err, &retry):
-		return "try_again", exitFailure, fmt.Sprintf("The session is kept. Try again in %s.", max(time.Until(retry.At), time.Second).Round(time.Second))
+		return "try_again", exitFailure, fmt.Sprintf("The session is kept. Try again in %s.", span(max(retry.At.Sub(clock.Now()), time.Second)))
 	case errors.Is(err, context.Canceled):
 		return "interrupted", exitFailure, ""
 	case step.Step == mcpclient.StepCallback && errors.Is(err, context.DeadlineExceeded):
