@@ -112,6 +112,11 @@ var rooms = map[string]room{
 		floor:  apart,
 		others: []string{sdk, "github.com/golang-jwt/jwt/v5", "github.com/chromedp/", "github.com/godbus/dbus/v5"},
 	},
+	"internal/keycloak": {
+		floor:  4,
+		own:    []string{"mcpclient", "refresh", "discovery", "dcr", "authcode", "tokenstore"},
+		others: []string{sdk + "mcp", "filippo.io/age"},
+	},
 	"internal/arch": {floor: apart},
 }
 

@@ -103,6 +103,26 @@ func (a *admin) user(name string) string {
 	return "/users/" + found[0].ID
 }
 
+// forget ends what earlier tests have left of a user: sessions, and consents.
+func (a *admin) forget(name string) {
+	a.t.Helper()
+	path := a.user(name)
+	a.do("POST", path+"/logout", nil, nil)
+	var consents []struct{ ClientID string }
+	a.do("GET", path+"/consents", nil, &consents)
+	for _, c := range consents {
+		a.do("DELETE", path+"/consents/"+c.ClientID, nil, nil)
+	}
+}
+
+// clients counts the realm's clients.
+func (a *admin) clients() int {
+	a.t.Helper()
+	var all []object
+	a.do("GET", "/clients?max=1000", nil, &all)
+	return len(all)
+}
+
 // policy returns the path of a client registration policy for anonymous requests.
 func (a *admin) policy(provider string) string {
 	a.t.Helper()

@@ -18,31 +18,33 @@ import (
 )
 
 // errNoRedirect is a page of Keycloak's that leads nowhere.
-var errNoRedirect = errors.New("Keycloak does not redirect")
+var errNoRedirect = errors.New("no redirect, but a page of Keycloak")
 
 var (
-	formAction = regexp.MustCompile(`<form[^>]*\baction="([^"]+)"`)
-	errorText  = regexp.MustCompile(`(?s)id="kc-error-message".*?<p[^>]*>(.*?)</p>`)
+	formAction  = regexp.MustCompile(`<form[^>]*\baction="([^"]+)"`)
+	hiddenInput = regexp.MustCompile(`<input type="hidden" name="(tab_id|csrf)" value="([^"]*)"`) // the sandbox's
 )
 
 // A browser is a user agent without a screen, for tests that are not about Keycloak's pages: it
-// posts their forms. It keeps cookies, and so the single sign-on session.
+// posts their forms, and the sandbox's. It keeps cookies, and so the single sign-on session.
 type browser struct {
-	user string
-	deny bool // on the consent page
-	http *http.Client
+	user, password string
+	deny           bool // on the consent page
+	http           *http.Client
 }
 
 func newBrowser(user string) *browser {
 	jar, _ := cookiejar.New(nil) // never fails
-	return &browser{user: user, http: &http.Client{Jar: loopback{jar}, Timeout: 30 * time.Second}}
+	return &browser{user: user, password: user + "-password", http: &http.Client{Jar: loopback{jar}, Timeout: 30 * time.Second}}
 }
 
 // loopback is a jar that, like every browser, takes loopback for secure.
 type loopback struct{ jar http.CookieJar }
 
-func (l loopback) SetCookies(u *url.URL, cookies []*http.Cookie) { l.jar.SetCookies(secure(u), cookies) }
-func (l loopback) Cookies(u *url.URL) []*http.Cookie             { return l.jar.Cookies(secure(u)) }
+func (l loopback) SetCookies(u *url.URL, cookies []*http.Cookie) {
+	l.jar.SetCookies(secure(u), cookies)
+}
+func (l loopback) Cookies(u *url.URL) []*http.Cookie { return l.jar.Cookies(secure(u)) }
 
 func secure(u *url.URL) *url.URL {
 	s := *u
@@ -52,59 +54,62 @@ func secure(u *url.URL) *url.URL {
 
 // open is an OpenBrowser.
 func (b *browser) open(ctx context.Context, address string) error {
+	page, status, at, err := b.get(ctx, address, nil)
 	for range 5 {
-		page, status, err := b.get(ctx, address, nil)
-		for err == nil {
-			form := url.Values{}
-			switch {
-			case strings.Contains(page, `id="kc-form-login"`) && strings.Contains(page, `id="kc-content-wrapper"`) && strings.Contains(page, "input-error"):
-				return errors.New("Keycloak does not let " + b.user + " in")
-			case strings.Contains(page, `name="password"`):
-				form.Set("username", b.user)
-				form.Set("password", b.user+"-password")
-			case strings.Contains(page, `name="accept"`) && b.deny:
-				form.Set("cancel", "No")
-			case strings.Contains(page, `name="accept"`):
-				form.Set("accept", "Yes")
-			case status != http.StatusOK || strings.Contains(page, "kc-error-message"):
-				return fmt.Errorf("%w: status %d, %s", errNoRedirect, status, firstOf(errorText, page))
-			default:
-				return nil // the callback's page
-			}
-			action := html.UnescapeString(firstOf(formAction, page))
-			page, status, err = b.get(ctx, action, form)
+		if err != nil {
+			return err
 		}
-		return err
+		form := url.Values{}
+		for _, m := range hiddenInput.FindAllStringSubmatch(page, -1) {
+			form.Set(m[1], m[2])
+		}
+		switch {
+		case strings.Contains(page, `name="password"`):
+			form.Set("username", b.user)
+			form.Set("password", b.password)
+		case strings.Contains(page, `name="accept"`) && b.deny:
+			form.Set("cancel", "No")
+		case strings.Contains(page, `name="accept"`):
+			form.Set("accept", "Yes")
+		case strings.Contains(page, `name="decision"`):
+			form.Set("decision", "approve")
+		case status != http.StatusOK || strings.Contains(page, "kc-error-message"):
+			return fmt.Errorf("%w: status %d", errNoRedirect, status)
+		default:
+			return nil // the callback's page
+		}
+		match := formAction.FindStringSubmatch(page)
+		if match == nil {
+			return errors.New("Keycloak's page has no form")
+		}
+		action, bad := url.Parse(html.UnescapeString(match[1]))
+		if bad != nil {
+			return bad
+		}
+		page, status, at, err = b.get(ctx, at.ResolveReference(action).String(), form)
 	}
-	return nil
+	return errors.New("Keycloak asks again and again")
 }
 
-func (b *browser) get(ctx context.Context, address string, form url.Values) (page string, status int, err error) {
+func (b *browser) get(ctx context.Context, address string, form url.Values) (page string, status int, at *url.URL, err error) {
 	method, body := http.MethodGet, io.Reader(nil)
 	if form != nil {
 		method, body = http.MethodPost, strings.NewReader(form.Encode())
 	}
 	req, err := http.NewRequestWithContext(ctx, method, address, body)
 	if err != nil {
-		return "", 0, err
+		return "", 0, nil, err
 	}
 	if form != nil {
 		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	}
 	res, err := b.http.Do(req)
 	if err != nil {
-		return "", 0, err
+		return "", 0, nil, err
 	}
 	defer res.Body.Close()
 	data, err := io.ReadAll(res.Body)
-	return string(data), res.StatusCode, err
-}
-
-func firstOf(re *regexp.Regexp, s string) string {
-	if m := re.FindStringSubmatch(s); m != nil {
-		return strings.TrimSpace(m[1])
-	}
-	return ""
+	return string(data), res.StatusCode, res.Request.URL, err
 }
 
 // chromium goes through Keycloak's own pages in a browser of testenv.Chromium: its sign-in page,
@@ -122,5 +127,7 @@ func chromium(t *testing.T, tab context.Context, address, user string, consent b
 	} else {
 		steps = append(steps, chromedp.WaitNotPresent(chromedp.CSS(`#kc-login`)))
 	}
-	return chromedp.Do(tab, steps...)
+	ctx, cancel := context.WithTimeout(tab, 30*time.Second)
+	defer cancel()
+	return chromedp.Do(ctx, steps...)
 }
