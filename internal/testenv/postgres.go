@@ -29,6 +29,10 @@ func Postgres(t testing.TB) string {
 	const part = "PostgreSQL 14 or newer"
 	bin, err := postgresBin()
 	Need(t, part, err == nil, fmt.Sprint(err))
+	if os.Geteuid() == 0 { // which PostgreSQL refuses to run as
+		_, err = exec.LookPath("runuser")
+		Need(t, part, err == nil, fmt.Sprint(err))
+	}
 	server, err := startPostgres()
 	if err != nil {
 		t.Fatalf("start PostgreSQL: %v", err)
