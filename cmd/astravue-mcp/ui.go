@@ -223,6 +223,8 @@ func (a *app) explain(err error) (code string, status int, hint string) {
 		return "timeout", exitFailure, "If the browser showed an error page, that names the reason. To try again: " + a.line("login") + "; on another computer than the browser's, paste the address at which the browser ended up."
 	case errors.As(err, &exchange) && (exchange.Code == "invalid_client" || exchange.Code == "unauthorized_client"):
 		return "client_refused", exitFailure, "The server does not take this client ID or secret. Sign in with the right ones: " + a.line("login") + " --client-id ID --client-secret-file FILE"
+	case errors.As(err, &exchange) && exchange.Code == "not_allowed": // Keycloak's word for offline_access without its role
+		return "exchange_failed", exitFailure, "Sign in without offline_access, or ask the server's administrator for the right to it: " + a.line("login")
 	case errors.As(err, &exchange) && exchange.Status != 0:
 		return "exchange_failed", exitFailure, "To try again: " + a.line("login")
 	case errors.As(err, &authority):
