@@ -357,9 +357,7 @@ func TestRedirectURI(t *testing.T) {
 // Browsers do not send the default port in the Host header.
 func TestDefaultPort(t *testing.T) {
 	l, err := callback.Listen(t.Context(), callback.Config{RedirectURI: "http://127.0.0.1:80/callback"})
-	if err != nil {
-		t.Skip("port 80 is not ours: ", err)
-	}
+	testenv.Need(t, "port 80", err == nil, fmt.Sprint(err))
 	defer l.Close()
 	result := wait(t.Context(), l, check, nil)
 	if answer := raw(t, l, "GET /callback HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"); !strings.HasPrefix(answer, "HTTP/1.1 400 ") {

@@ -15,6 +15,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/astravue/mcp-client-go/internal/testenv"
 	"github.com/astravue/mcp-client-go/sandbox"
 )
 
@@ -33,9 +34,7 @@ type terminal struct {
 func newTerminal(t *testing.T, home string, env []string, args ...string) *terminal {
 	t.Helper()
 	control, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
-	if err != nil {
-		t.Skipf("needs a pseudo-terminal: %v", err)
-	}
+	testenv.Need(t, "a pseudo-terminal", err == nil, fmt.Sprint(err))
 	var number, unlocked int32
 	ioctl(t, control, syscall.TIOCSPTLCK, unsafe.Pointer(&unlocked))
 	ioctl(t, control, syscall.TIOCGPTN, unsafe.Pointer(&number))
