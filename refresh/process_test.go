@@ -20,6 +20,7 @@ import (
 	"filippo.io/age"
 
 	"github.com/astravue/mcp-client-go/internal/crashpoint"
+	"github.com/astravue/mcp-client-go/internal/testenv"
 	"github.com/astravue/mcp-client-go/refresh"
 	"github.com/astravue/mcp-client-go/tokenstore"
 )
@@ -248,9 +249,6 @@ func TestManyProcessesRenewOnce(t *testing.T) {
 // Eight processes go on for some lives of a token: each is renewed once, and
 // not before its last quarter.
 func TestManyProcessesAndShortLives(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes 3 s")
-	}
 	a := newAuthServer(t)
 	a.TTL = 2 * time.Second
 	a.fault = func(http.ResponseWriter, *http.Request) bool { time.Sleep(200 * time.Millisecond); return false }
@@ -376,9 +374,7 @@ func TestKilledWhileTheServerAnswers(t *testing.T) {
 // A process is stopped while it holds the lock: the others wait no longer than
 // their deadline, say who holds it, and recover when it goes on or dies.
 func TestStoppedWhileHoldingTheLock(t *testing.T) {
-	if !canStop {
-		t.Skip("processes cannot be stopped here")
-	}
+	testenv.Need(t, "a platform that can stop a process", canStop, "this one cannot")
 	for _, dies := range []bool{true, false} {
 		t.Run(fmt.Sprintf("dies %v", dies), func(t *testing.T) {
 			a := newAuthServer(t)

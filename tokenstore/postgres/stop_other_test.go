@@ -5,7 +5,11 @@ package postgres_test
 import (
 	"os"
 	"testing"
+
+	"github.com/astravue/mcp-client-go/internal/testenv"
 )
 
-func stop(t testing.TB, _ *os.Process) { t.Skip("this platform cannot stop a process") }
-func resume(testing.TB, *os.Process)   {}
+func stop(t testing.TB, _ *os.Process) {
+	testenv.Need(t, "a platform that can stop a process", false, "this one cannot")
+}
+func resume(testing.TB, *os.Process) {}
