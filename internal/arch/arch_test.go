@@ -117,6 +117,15 @@ var rooms = map[string]room{
 		own:    []string{"mcpclient", "refresh", "discovery", "dcr", "authcode", "tokenstore"},
 		others: []string{sdk + "mcp", "filippo.io/age"},
 	},
+	"internal/rotation": {
+		floor: 4, own: []string{"mcpclient", "refresh", "tokenstore", "tokenstore/postgres"},
+		others: []string{"filippo.io/age", "github.com/jackc/pgx/v5"},
+	},
+	"internal/wedges": {floor: 4, own: []string{"mcpclient", "refresh", "authcode", "tokenstore"}, others: []string{sdk, "golang.org/x/oauth2"}},
+	"internal/faults": {
+		floor: 4, own: []string{"mcpclient", "refresh", "discovery", "pkce", "dcr", "authcode", "callback", "tokenstore", "tokenstore/postgres"},
+		others: []string{"filippo.io/age", "github.com/jackc/pgx/v5"},
+	},
 	"internal/arch": {floor: apart},
 }
 
