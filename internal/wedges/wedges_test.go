@@ -1,0 +1,174 @@
+// Package wedges shows what the go-sdk's own AuthorizationCodeHandler makes of
+// situations that it does not come out of well, and what this module makes of
+// them. Each behaviour is one scenario, which both go through: the same steps
+// against the same sandbox. It is told in words whether the end is as it
+// should be; the SDK's must not be, ours must. What came out is kept in
+// results.md, written with
+//
+//	go test ./internal/wedges -update
+//
+// The SDK is used as its documentation has it: the handler under a
+// StreamableClientTransport, with dynamic registration, and with the token
+// source of its example of persistence, which saves a session in a file. Where
+// a flag of the handler helps, the table says so; what a program may write
+// itself in the places that the handler leaves open for it is not counted.
+//
+// The package does not measure, and does not look for more of the kind: for
+// what our client does under faults of every sort see the tests of mcpclient
+// and internal/faults.
+package wedges
+
+import (
+	"flag"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/astravue/mcp-client-go/internal/testenv"
+)
+
+var update = flag.Bool("update", false, "write results.md")
+
+// A behaviour is one row of the table.
+type behaviour struct {
+	name string
+	want string // what is asked of a client, and where
+	run  scenario
+}
+
+// A scenario puts a client through something and tells what happened, and
+// whether that is as it should be.
+type scenario func(*world) (happened string, right bool)
+
+var behaviours = []behaviour{
+	// Discovery.
+	{"the metadata is that of another resource",
+		"Metadata that states another `resource` is not used (RFC 9728 §3.3).", anotherResource},
+	{"HTML where server metadata should be",
+		"The well-known addresses are tried in order (MCP, Authorization Server Metadata Discovery).", htmlMetadata},
+	{"error 500 where server metadata should be",
+		"The same.", brokenMetadata},
+	{"a server that does not list S256",
+		"A client that can use S256 uses it, and refuses where metadata does not say that PKCE is supported (MCP, Authorization Code Protection).", plainOnly},
+	{"a server without any metadata",
+		"The same: there is nothing that says so.", noMetadata},
+	{"an authorization endpoint that is a file",
+		"Authorization URLs are https, or http on loopback; `file:` is rejected (MCP Security Best Practices, OAuth Authorization URL Validation).", fileURL},
+	{"a public server that names an authorization server on this computer",
+		"OAuth URLs are https; loopback is for development (MCP Security Best Practices, Server-Side Request Forgery; RFC 9728 §7.7).", loopbackNamed},
+
+	// Registration.
+	{"a client made by hand beside a metadata document",
+		"Pre-registered client information comes first (MCP, Client Registration).", byHandFirst},
+	{"a client metadata document for a client ID",
+		"A code is sent once (RFC 6749 §4.1.2); the client's method at the token endpoint is known (RFC 7591 §2).", documentAsID},
+	{"registration is refused with 403",
+		"A rejected registration gives a meaningful error (MCP, Application Type and Redirect URI Constraints).", registrationRefused},
+	{"a registration with a key set",
+		"`jwks` is a JSON object (RFC 7591 §2).", registrationWithKeys},
+	{"three sign-ins in two runs",
+		"A registration is kept by its issuer (MCP, Authorization Server Binding); one client ID serves until it is refused.", registeredOnce},
+
+	// Sign-in.
+	{"an unadvertised iss that matches",
+		"`iss` is compared whether it is advertised or not (MCP, Authorization Response Validation; RFC 9207 §2.4).", unadvertisedIss},
+	{"the user denies the sign-in",
+		"`access_denied` is the answer (RFC 6749 §4.1.2.1).", deniedOnce},
+	{"five calls at once that only a sign-in helps",
+		"Whoever comes while a sign-in is under way takes its result; no specification says so.", fiveAtOnce},
+
+	// Tokens.
+	{"the token has expired and there is no refresh token",
+		"Refresh tokens may not come (MCP, Refresh Tokens).", noRefreshToken},
+	{"the client was deleted at the server",
+		"`invalid_client` ends a registration, not a program (RFC 6749 §5.2).", clientDeleted},
+	{"the access token was revoked",
+		"`invalid_token` is what refresh tokens are for (RFC 6749 §1.5, RFC 6750 §3.1).", accessRevoked},
+	{"a refresh",
+		"`resource` is in token requests (MCP, Resource Parameter Implementation; RFC 8707 §2.2).", resourceAtRefresh},
+	{"a call while the refresh of a live token is slow",
+		"A token is good until it expires (RFC 6749 §5.1, `expires_in`).", liveWhileRefreshed},
+	{"a call that is cancelled while a refresh is slow",
+		"A call ends with its context.", cancelledWhileRefreshed},
+	{"a renewed token that cannot be saved",
+		"The new refresh token replaces the old one (RFC 6749 §6); a spent one ends the session (RFC 9700 §4.14.2).", notSaved},
+	{"two processes renew one session",
+		"The same.", twoProcesses},
+
+	// Scopes and refusals.
+	{"more scopes for a restored session",
+		"The scopes asked for before and the new ones are asked for together (MCP, Step-Up Authorization Flow).", scopesOfRestored},
+	{"the user denies more scopes",
+		"Upgrade attempts are tracked, denials are cached for a while (MCP, Step-Up Authorization Flow; MCP Security Best Practices, Scope Minimization).", scopesDenied},
+	{"a 403 that asks for nothing",
+		"403 is a lack of permission for what was asked (MCP, Error Handling; RFC 6750 §3.1).", forbidden},
+	{"a second 401",
+		"A retry that fails is the failure of that request (MCP, Step-Up Authorization Flow).", refusedTwice},
+	{"a session ID that the server has forgotten",
+		"404 for a session ID means that a new session is started (MCP 2025-11-25, Session Management).", sessionForgotten},
+
+	// Redirects.
+	{"a redirect to another port",
+		"A token goes to the server that it is for (MCP, Token Handling; MCP Security Best Practices, Validate Redirect Targets).", redirectedElsewhere},
+	{"a redirect from https to http",
+		"The same; tokens are never sent in the clear (RFC 6750 §5.3).", redirectedToHTTP},
+}
+
+func TestWedges(t *testing.T) {
+	table := "| when | what a client is asked | go-sdk " + sdkVersion(t) + " | this library |\n|---|---|---|---|\n"
+	rows := 0
+	for _, b := range behaviours {
+		t.Run(b.name, func(t *testing.T) {
+			theirs, right := through(t, b, goSDK)
+			if right {
+				t.Errorf("the go-sdk gets it right by now: %s", theirs)
+			}
+			ours, right := through(t, b, thisLibrary)
+			if !right {
+				t.Errorf("ours: %s", ours)
+			}
+			table += "| " + strings.Join([]string{b.name, b.want, theirs, ours}, " | ") + " |\n"
+			rows++
+		})
+	}
+	if t.Failed() {
+		return
+	}
+	if rows < len(behaviours) {
+		testenv.Need(t, "a run of every row", false, "-run chose some, so there is no table")
+	}
+	const file = "results.md"
+	table = intro + table
+	if *update {
+		if err := os.WriteFile(file, []byte(table), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	kept, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(kept) != table {
+		t.Errorf("%s is out of date, write it anew with -update; it should say\n%s", file, table)
+	}
+}
+
+const intro = "The same scenario against the same server, once with the `auth.AuthorizationCodeHandler` of the go-sdk under its\n" +
+	"`mcp.StreamableClientTransport`, saving sessions as the SDK's example of persistence does, and once with\n" +
+	"`mcpclient.Client`. What a program may add to the handler by code of its own (`NewTokenSource`, `ScopeFilter`,\n" +
+	"`Client`) is not counted. \"MCP\" is the specification of 2026-07-28, unless another revision is named.\n\n"
+
+// sdkVersion is the one that go.mod requires: a newer one needs a new table.
+func sdkVersion(t *testing.T) string {
+	mod, err := os.ReadFile("../../go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := regexp.MustCompile(`github\.com/modelcontextprotocol/go-sdk (v\S+)`).FindSubmatch(mod)
+	if m == nil {
+		t.Fatal("go.mod requires no go-sdk")
+	}
+	return string(m[1])
+}
