@@ -18,6 +18,7 @@ import (
 	"filippo.io/age"
 
 	"github.com/astravue/mcp-client-go/internal/crashpoint"
+	"github.com/astravue/mcp-client-go/internal/gate"
 )
 
 // ErrWrongIdentity is wrapped by the errors of a [File] whose identity or
@@ -56,7 +57,7 @@ type File struct {
 
 	locks fileLocks
 
-	opening    gate // of what follows
+	opening    gate.Gate // of what follows
 	identity   *age.X25519Identity
 	wrong      error // why there will be no identity
 	asked      bool
@@ -192,7 +193,7 @@ const (
 // open returns the identity of the folder. Where it fails for a reason that
 // will not go away in this process, it fails so again without trying.
 func (f *File) open(ctx context.Context, dir string) (*age.X25519Identity, error) {
-	leave, ok := f.opening.enter(ctx, "")
+	leave, ok := f.opening.Enter(ctx, "")
 	if !ok {
 		return nil, ctx.Err()
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/zalando/go-keyring"
 
 	"github.com/astravue/mcp-client-go/internal/crashpoint"
+	"github.com/astravue/mcp-client-go/internal/gate"
 )
 
 // PromptTimeout is the CallTimeout for a [Keychain] whose prompt a person
@@ -58,8 +59,8 @@ type Keychain struct {
 	CallTimeout time.Duration
 
 	locks fileLocks
-	turn  gate // one call at a time: behind an open prompt the others wait
-	ring  ring // nil: the operating system's
+	turn  gate.Gate // one call at a time: behind an open prompt the others wait
+	ring  ring      // nil: the operating system's
 }
 
 var _ Store = (*Keychain)(nil)
@@ -469,7 +470,7 @@ func (s *keychainSection) call(ctx context.Context, f func(ring) (string, error)
 		}
 		return ctx.Err()
 	}
-	leave, ok := s.k.turn.enter(ctx, "")
+	leave, ok := s.k.turn.Enter(ctx, "")
 	if !ok {
 		return "", noAnswer()
 	}

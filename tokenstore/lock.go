@@ -7,12 +7,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/gofrs/flock"
 
 	"github.com/astravue/mcp-client-go/internal/crashpoint"
+	"github.com/astravue/mcp-client-go/internal/gate"
 )
 
 // update is Store.Update for all stores of this package: under the lock that
@@ -73,53 +73,8 @@ func lockError(ctx context.Context, start time.Time, holder string) error {
 	return ctx.Err()
 }
 
-// A gate admits one goroutine per name. The zero gate is ready to use. Unlike
-// a mutex's, its wait ends with a context.
-type gate struct {
-	mu    sync.Mutex
-	slots map[string]*slot
-}
-
-type slot struct {
-	token chan struct{} // full while somebody is inside
-	users int           // inside or waiting
-}
-
-// enter waits until nobody else is inside; it returns false when ctx ends
-// first. The caller calls leave once.
-func (g *gate) enter(ctx context.Context, name string) (leave func(), ok bool) {
-	g.mu.Lock()
-	if g.slots == nil {
-		g.slots = make(map[string]*slot)
-	}
-	s := g.slots[name]
-	if s == nil {
-		s = &slot{token: make(chan struct{}, 1)}
-		g.slots[name] = s
-	}
-	s.users++
-	g.mu.Unlock()
-
-	forget := func() {
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		if s.users--; s.users == 0 {
-			delete(g.slots, name)
-		}
-	}
-	if ctx.Err() == nil {
-		select {
-		case s.token <- struct{}{}:
-			return func() { <-s.token; forget() }, true
-		case <-ctx.Done():
-		}
-	}
-	forget()
-	return nil, false
-}
-
 // fileLocks locks names across goroutines and processes.
-type fileLocks struct{ gate gate }
+type fileLocks struct{ gate gate.Gate }
 
 // How often a lock that another process holds is tried again: soon, since most
 // are held for milliseconds, and then less and less often.
@@ -132,7 +87,7 @@ const (
 // would admit a second holder. ctx bounds the wait.
 func (l *fileLocks) acquire(ctx context.Context, path string) (release func(), err error) {
 	start := time.Now()
-	leave, ok := l.gate.enter(ctx, path)
+	leave, ok := l.gate.Enter(ctx, path)
 	if !ok {
 		return nil, lockError(ctx, start, holder(path))
 	}

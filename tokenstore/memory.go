@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/astravue/mcp-client-go/internal/gate"
 )
 
 // Memory keeps records in this process and forgets them with it: for tests,
@@ -13,7 +15,7 @@ type Memory struct {
 	// LockTimeout bounds an Update's wait; 0: [DefaultLockTimeout].
 	LockTimeout time.Duration
 
-	gate    gate
+	gate    gate.Gate
 	mu      sync.Mutex
 	entries map[memoryName]Secret // encoded, so that nobody shares a slice with the store, and no verb shows it
 }
@@ -40,7 +42,7 @@ func (m *Memory) Update(ctx context.Context, key Key, f func(context.Context, *L
 		ctx, cancel := withLimit(ctx, key, m.LockTimeout)
 		defer cancel()
 		start := time.Now()
-		leave, ok := m.gate.enter(ctx, string(key))
+		leave, ok := m.gate.Enter(ctx, string(key))
 		if !ok {
 			return nil, lockError(ctx, start, "this process")
 		}

@@ -2,7 +2,14 @@
 // accounts: sign-in is split at the redirect, tokens stay on the server, and
 // any number of users are signed in at once.
 //
+//	webapp -sandbox
+//	DATABASE_URL=postgres://… webapp -key-file FILE -postgres FILE
+//
+// The first is alone and keeps everything in memory; the second is one of
+// several replicas, which share a database and the two files.
+//
 //   - main.go: flags, start and shutdown
+//   - store.go: tokens in PostgreSQL, and their keys
 //   - app.go: the pages' handlers, sign-in and sign-out
 //   - users.go: one mcpclient.Client for each user who was here lately
 //   - board.go: what the board shows, asked for through MCP
@@ -22,6 +29,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 	"time"
 
@@ -46,18 +54,38 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	listen := flags.String("listen", "127.0.0.1:8080", "`address` to listen on")
 	public := flags.String("url", "", "`URL` at which browsers reach this application, if it is not http:// and the address")
 	keyFile := flags.String("key-file", "", "`file` with at least 32 random bytes that seal the cookies, the same for all replicas; without one, a restart ends all sessions")
+	tokenKeys := flags.String("postgres", "", "keep tokens in the PostgreSQL database that $DATABASE_URL names, which replicas share, "+
+		"sealed with the key in this `file`, 32 random bytes in base64; older keys, on further lines, still open them; without one, tokens stay in memory")
 	_ = flags.Parse(args) // exits
 
 	c := config{
 		Server: os.Getenv("ASTRAVUE_MCP_SERVER"), // "": Astravue
-		Store:  &tokenstore.Memory{},             // any tokenstore.Store that all replicas share
+		Store:  &tokenstore.Memory{},
 		Log:    slog.New(slog.NewTextHandler(stderr, nil)),
 		Key:    make([]byte, 32),
 	}
-	if *keyFile == "" {
+	switch {
+	case *keyFile != "":
+		if c.Key, err = os.ReadFile(*keyFile); err != nil {
+			return err
+		}
+	case *tokenKeys != "":
+		return errors.New("-postgres needs a -key-file, or the tokens would outlive the cookies that lead to them")
+	default:
 		_, _ = rand.Read(c.Key) // never fails
-	} else if c.Key, err = os.ReadFile(*keyFile); err != nil {
-		return err
+	}
+	if *tokenKeys != "" {
+		store, err := openPostgres(ctx, *tokenKeys)
+		if err != nil {
+			return err
+		}
+		defer store.Pool.Close()
+		tidying, stop := context.WithCancel(ctx)
+		var tidier sync.WaitGroup
+		tidier.Go(func() { tidy(tidying, store, c.Log) })
+		defer tidier.Wait()
+		defer stop()
+		c.Store = store
 	}
 	if *local {
 		srv, err := sandbox.Start(sandbox.Options{})
@@ -78,6 +106,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 		return errors.Join(err, l.Close())
 	}
 	defer func() { err = errors.Join(err, app.Close()) }()
+	c.Log.Info("listening", "address", l.Addr().String())
 	fmt.Fprintf(stdout, "Open %s\n", c.URL)
 	return serve(ctx, l, app, c.Log)
 }

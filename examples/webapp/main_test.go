@@ -169,7 +169,7 @@ func (v view) has(status int, texts ...string) {
 	}
 	for _, text := range texts {
 		if !strings.Contains(v.text, text) {
-			v.t.Errorf("%s: no %q in\n%s", v.url.Path, text, v.text[strings.Index(v.text, "<body"):])
+			v.t.Errorf("%s: no %q in\n%s", v.url.Path, text, v.text[max(0, strings.Index(v.text, "<body")):])
 		}
 	}
 }

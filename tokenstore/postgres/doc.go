@@ -18,7 +18,9 @@
 // freed by the server's idle_session_timeout ([Store.IdleTimeout]). At most
 // half of the pool's connections hold locks or wait for them; who comes later
 // waits for one of those, as long as for the lock itself. The other half
-// serves Get, which takes no lock and gives its connection back at once.
+// serves Get, which takes no lock and gives its connection back at once. So a
+// pool of 16 refreshes for 8 users at a time, at most 160 a second where the
+// token endpoint takes 50 ms; a user whose token lives holds nothing.
 //
 // Each write names the version that it replaces. If the connection is gone
 // when a holder saves, it saves over a new one where the version is still the
@@ -43,6 +45,7 @@
 // second everywhere, then first everywhere, call [Store.Reseal], and take the
 // old key away. A record is sealed anew at each save in any case.
 //
-// The package does not make keys or keep them, does not delete what nobody
-// uses any more, and does not hide from the database who is active when.
+// The package does not make keys or keep them, deletes what nobody uses any
+// more only when [Store.DeleteIdle] is called, and does not hide from the
+// database who is active when.
 package postgres

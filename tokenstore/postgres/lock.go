@@ -46,7 +46,7 @@ func (s *Store) acquire(ctx context.Context, key tokenstore.Key, x *section) (in
 
 	// One goroutine for each key waits in the database, the others here: a key
 	// that everybody wants takes one connection.
-	leave, ok := s.gate.enter(wait, string(x.name))
+	leave, ok := s.gate.Enter(wait, string(x.name))
 	if !ok {
 		return nil, nil, s.gaveUp(ctx, wait, start, x)
 	}
@@ -465,49 +465,4 @@ func (c *signInConn) keepAlive(ctx context.Context) {
 			return
 		}
 	}
-}
-
-// A gate admits one goroutine per name. The zero gate is ready to use. Unlike
-// a mutex's, its wait ends with a context.
-type gate struct {
-	mu    sync.Mutex
-	slots map[string]*slot
-}
-
-type slot struct {
-	token chan struct{} // full while somebody is inside
-	users int           // inside or waiting
-}
-
-// enter waits until nobody else is inside; it returns false when ctx ends
-// first. The caller calls leave once.
-func (g *gate) enter(ctx context.Context, name string) (leave func(), ok bool) {
-	g.mu.Lock()
-	if g.slots == nil {
-		g.slots = make(map[string]*slot)
-	}
-	s := g.slots[name]
-	if s == nil {
-		s = &slot{token: make(chan struct{}, 1)}
-		g.slots[name] = s
-	}
-	s.users++
-	g.mu.Unlock()
-
-	forget := func() {
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		if s.users--; s.users == 0 {
-			delete(g.slots, name)
-		}
-	}
-	if ctx.Err() == nil {
-		select {
-		case s.token <- struct{}{}:
-			return func() { <-s.token; forget() }, true
-		case <-ctx.Done():
-		}
-	}
-	forget()
-	return nil, false
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/astravue/mcp-client-go/internal/crashpoint"
+	"github.com/astravue/mcp-client-go/internal/gate"
 	"github.com/astravue/mcp-client-go/tokenstore"
 )
 
@@ -47,7 +48,7 @@ type Store struct {
 	CallTimeout time.Duration
 
 	nameKey atomic.Pointer[[]byte]
-	gate    gate
+	gate    gate.Gate
 
 	slotsOnce sync.Once
 	slots     chan struct{} // half of the pool; full: none is free

@@ -2,9 +2,11 @@ package postgres_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -152,18 +154,31 @@ func TestContract(t *testing.T) {
 // dsnVar hands a database to the processes that a test starts.
 const dsnVar = "ASTRAVUE_MCP_TEST_DSN"
 
+var killsFlag = flag.Int("kills", 0, "how often a process is killed at each point; 0: 5 times, in the long mode 500")
+
 func TestProcesses(t *testing.T) {
 	dsn := os.Getenv(dsnVar)
+	var line *storetest.Line
 	if dsn == "" {
 		dsn = testenv.Postgres(t)
-		t.Setenv(dsnVar, dsn)
+		u, err := url.Parse(dsn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		line = storetest.NewLine(t, "tcp", u.Host)
+		u.Host = line.Addr
+		t.Setenv(dsnVar, u.String())
 	}
 	// A schema for each folder.
 	in := func(dir string) (dsnOf, schema string) {
 		schema = fmt.Sprintf("s%x", sha256.Sum256([]byte(dir)))[:20]
 		return dsn + "&search_path=" + schema, schema
 	}
-	storetest.RunProcesses(t, storetest.Processes{
+	kills := cmp.Or(*killsFlag, 5)
+	if os.Getenv(testenv.Long) == "1" {
+		kills = cmp.Or(*killsFlag, 500)
+	}
+	n := storetest.RunProcesses(t, storetest.Processes{
 		Open: func(t testing.TB, dir string) tokenstore.Store {
 			dsn, schema := in(dir)
 			pool := newPool(t, dsn, 4)
@@ -178,14 +193,17 @@ func TestProcesses(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			return &postgres.Store{Pool: pool, Keys: []tokenstore.Secret{sealingKey(0)}}
+			return &postgres.Store{Pool: pool, Keys: []tokenstore.Secret{sealingKey(0)}, CallTimeout: 2 * time.Second}
 		},
 		Entries: func(t testing.TB, dir string) []string {
 			dsn, _ := in(dir)
 			return query[string](t, admin(t, dsn), `select encode(name, 'hex') || ' ' || entry from astravue_mcp_tokens`)
 		},
-		Kills: 2,
+		Stall: func(testing.TB, string) (resume func()) { return line.Stall() },
+		Kills: kills,
 	})
+	testenv.Count(t, "kills of the store alone", "store", "postgres",
+		"kills", n.Killed, "intact records", n.Intact, "calls that finished late", n.Late)
 }
 
 func TestMigrateBySeveralAtOnce(t *testing.T) {
@@ -550,7 +568,7 @@ func TestSignInsBesideThePool(t *testing.T) {
 	inside.Wait()
 	mustSave(t, s, grantKey, 1)
 	c := admin(t, dsn)
-	const count = `select count(*)::int from pg_stat_activity where datname = current_database()`
+	const count = `select count(*)::int from pg_stat_activity where datname = current_database() and backend_type = 'client backend'`
 	if n := query[int](t, c, count)[0]; n > 2+1+2+1 { // two pools, the sign-ins', and this
 		t.Errorf("%d connections", n)
 	}

@@ -28,6 +28,7 @@ const (
 	insertSealed = `insert into astravue_mcp_tokens (name, entry, version, sealed) values ($1, $2, $3, $4) on conflict do nothing`
 	updateSealed = `update astravue_mcp_tokens set version = $3, sealed = $4, saved = now() where name = $1 and entry = $2 and version = $5`
 	deleteSealed = `delete from astravue_mcp_tokens where name = $1 and entry = $2 and version = $3`
+	selectIdle   = `select name, sealed from astravue_mcp_tokens where entry = 0 and saved < now() - $2::interval and name > $1 order by name limit 100`
 	selectPage   = `select name, entry, version, sealed from astravue_mcp_tokens where (name, entry) > ($1, $2) order by name, entry limit 100`
 	replaceSeal  = `update astravue_mcp_tokens set sealed = $5 where name = $1 and entry = $2 and version = $3 and sealed = $4`
 )
