@@ -8,7 +8,6 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"reflect"
-	"slices"
 	"strings"
 	"testing"
 
@@ -203,34 +202,6 @@ func TestCheck(t *testing.T) {
 			if got := (&authcode.AuthorizationError{Code: code}).Denied(); got != want {
 				t.Errorf("Denied of %q = %v", code, got)
 			}
-		}
-	})
-}
-
-// No callback without our state and from another issuer yields a code or an
-// error of the server.
-func FuzzCheck(f *testing.F) {
-	f.Add("state=STATE&code=CODE&iss=https://auth.example.com/realms/x", true)
-	f.Add("state=STATE&error=access_denied&error_description=%1b", false)
-	f.Add("state=STATE&state=STATE&code=a&code=b;c", false)
-	f.Fuzz(func(t *testing.T, raw string, supported bool) {
-		query, _ := url.ParseQuery(raw) // as net/http has it: what can be read
-		code, err := authcode.Check{State: secret.New("STATE"), Issuer: issuer, IssSupported: supported}.Code(query)
-		if code.IsZero() == (err == nil) {
-			t.Fatalf("Code = %q, %v", code.Reveal(), err)
-		}
-		var refused *authcode.AuthorizationError
-		if err != nil && !errors.As(err, &refused) {
-			return
-		}
-		if !slices.Equal(query["state"], []string{"STATE"}) {
-			t.Errorf("accepted with state %q", query["state"])
-		}
-		if iss := query["iss"]; !slices.Equal(iss, []string{issuer}) && (supported || len(iss) > 0) {
-			t.Errorf("accepted with iss %q", iss)
-		}
-		if err == nil && (query.Has("error") || !slices.Equal(query["code"], []string{code.Reveal()})) {
-			t.Errorf("code %q of %q", code.Reveal(), raw)
 		}
 	})
 }

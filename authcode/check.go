@@ -6,6 +6,8 @@ import (
 	"net/url"
 	"strings"
 	"unicode"
+
+	"github.com/astravue/mcp-client-go/internal/secret"
 )
 
 // ErrState: the callback's state is missing, doubled or not ours, so it is no
@@ -27,11 +29,12 @@ func (e *IssuerError) Error() string {
 	if e.Got == "" {
 		return fmt.Sprintf("authcode: the callback names no issuer, want %q", e.Want)
 	}
-	return fmt.Sprintf("authcode: the callback is from %q, want %q", clip(e.Got), e.Want)
+	return fmt.Sprintf("authcode: the callback is from %.200q, want %q", e.Got, e.Want)
 }
 
 // An AuthorizationError is the server's or the user's no (RFC 6749 §4.1.2.1).
-// Code and Description are cut to 200 characters, without control characters.
+// Code and Description are cut to 200 characters, without control characters
+// and without the callback's state and code.
 type AuthorizationError struct {
 	Code        string // "access_denied", "invalid_scope", …
 	Description string // error_description, "" if none came
@@ -71,10 +74,11 @@ func (c Check) Code(query url.Values) (Secret, error) {
 	if len(state) != 1 || c.State.IsZero() || !c.State.Equal(NewSecret(state[0])) {
 		return Secret{}, ErrState
 	}
+	secrets := []string{state[0], query.Get("code")}
 	iss := query["iss"]
 	for _, got := range iss {
 		if got != c.Issuer {
-			return Secret{}, &IssuerError{Want: c.Issuer, Got: got}
+			return Secret{}, &IssuerError{Want: c.Issuer, Got: redact(got, secrets)}
 		}
 	}
 	if c.IssSupported && len(iss) == 0 {
@@ -87,8 +91,8 @@ func (c Check) Code(query url.Values) (Secret, error) {
 	}
 	if query.Has("error") {
 		return Secret{}, &AuthorizationError{
-			Code:        clip(query.Get("error")),
-			Description: clip(query.Get("error_description")),
+			Code:        clip(query.Get("error"), secrets),
+			Description: clip(query.Get("error_description"), secrets),
 		}
 	}
 	code := NewSecret(query.Get("code"))
@@ -99,15 +103,26 @@ func (c Check) Code(query url.Values) (Secret, error) {
 }
 
 // clip makes a server's text fit for a sentence.
-func clip(s string) string {
+func clip(s string, secrets []string) string {
 	s = strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
 			return -1
 		}
 		return r
 	}, s)
+	s = redact(s, secrets)
 	if r := []rune(s); len(r) > 200 {
 		s = string(r[:200])
+	}
+	return s
+}
+
+// redact takes out of a server's text what no error shows.
+func redact(s string, secrets []string) string {
+	for _, hidden := range secrets {
+		if len(hidden) >= 8 { // a shorter one could be a part of any word
+			s = strings.ReplaceAll(s, hidden, secret.Redacted)
+		}
 	}
 	return s
 }

@@ -120,7 +120,7 @@ func register(ctx context.Context, hc *http.Client, endpoint string, token Secre
 	if err != nil {
 		return nil, fmt.Errorf("dcr: register client: %w", err)
 	}
-	c, err := parseClient(body, endpoint, w)
+	c, err := parseClient(body, endpoint, w, token)
 	if err != nil {
 		return nil, fmt.Errorf("dcr: read registered client: %w", err)
 	}
@@ -151,9 +151,9 @@ func Delete(ctx context.Context, hc *http.Client, c *Client) error {
 }
 
 // parseClient reads the members that we use and looks at no other, since
-// servers add and vary many.
-func parseClient(body []byte, endpoint string, w wire) (*Client, error) {
-	m, err := oauthhttp.Object(body)
+// servers add and vary many. Its errors do not show sent.
+func parseClient(body []byte, endpoint string, w wire, sent Secret) (*Client, error) {
+	m, err := oauthhttp.Object(body, sent.Reveal())
 	if err != nil {
 		return nil, err
 	}
@@ -188,7 +188,7 @@ func parseClient(body []byte, endpoint string, w wire) (*Client, error) {
 		c.AuthMethod = oauthhttp.AuthBasic
 	}
 	if !slices.Contains([]string{oauthhttp.AuthNone, oauthhttp.AuthPost, oauthhttp.AuthBasic}, c.AuthMethod) {
-		return nil, fmt.Errorf("token_endpoint_auth_method %.200q is not supported", c.AuthMethod)
+		return nil, fmt.Errorf("token_endpoint_auth_method %q is not supported", oauthhttp.Without([]string{sent.Reveal()}, c.AuthMethod))
 	}
 	// The token that goes there can delete the client.
 	if u, err := oauthhttp.CheckURL(managementURI, endpoint); err == nil && managementToken != "" {

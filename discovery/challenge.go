@@ -125,7 +125,7 @@ func Probe(ctx context.Context, hc *http.Client, server string) (c Challenge, ne
 	guarded := *hc
 	guarded.CheckRedirect = func(to *http.Request, via []*http.Request) error {
 		if origin(to.URL) != origin(u) || len(via) > 3 {
-			return errors.New("redirected too often, or to another origin")
+			return fmt.Errorf("%w: too many, or to another origin", oauthhttp.ErrRedirect)
 		}
 		return nil
 	}
@@ -149,6 +149,8 @@ func Probe(ctx context.Context, hc *http.Client, server string) (c Challenge, ne
 	if resp.StatusCode != http.StatusUnauthorized {
 		return Challenge{}, false, nil
 	}
-	_, _ = io.CopyN(io.Discard, resp.Body, 64<<10) // so that the connection can be used again
+	// So that the connection can be used again, if the rest of the answer takes no time.
+	defer time.AfterFunc(100*time.Millisecond, func() { _ = resp.Body.Close() }).Stop()
+	_, _ = io.CopyN(io.Discard, resp.Body, 64<<10)
 	return ParseChallenge(resp.Header), true, nil
 }

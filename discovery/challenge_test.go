@@ -56,40 +56,6 @@ func TestParseChallenge(t *testing.T) {
 	}
 }
 
-// print writes c as a server would.
-func print(c discovery.Challenge) string {
-	s, sep := c.Scheme, " "
-	for _, p := range [][2]string{{"resource_metadata", c.ResourceMetadata}, {"scope", c.Scope}, {"error", c.Error}, {"error_description", c.ErrorDescription}} {
-		if p[1] != "" {
-			s += sep + p[0] + `="` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(p[1]) + `"`
-			sep = ", "
-		}
-	}
-	return s
-}
-
-func parse(line string) discovery.Challenge {
-	return discovery.ParseChallenge(http.Header{"Www-Authenticate": {line}})
-}
-
-func FuzzParseChallenge(f *testing.F) {
-	f.Add(`Bearer resource_metadata="https://h/m", scope="a b"`, "a", "b")
-	f.Add(`Negotiate YII==, Basic realm="\\", Bearer error=invalid_token`, `"`, `\`)
-	f.Add("Bearer a=b\tc", ",", "\xff")
-	f.Fuzz(func(t *testing.T, line, scope, description string) {
-		if c := parse(line); c != (discovery.Challenge{}) && parse(print(c)) != c {
-			t.Errorf("%q: %+v is printed as %q and read as %+v", line, c, print(c), parse(print(c)))
-		}
-		if strings.ContainsAny(scope+description, "\r\n") {
-			return // net/http lets none through
-		}
-		c := discovery.Challenge{Scheme: "Bearer", Scope: scope, ErrorDescription: description}
-		if got := parse(`Basic realm="x", ` + print(c) + ", Negotiate"); got != c {
-			t.Errorf("%q is read as %+v", print(c), got)
-		}
-	})
-}
-
 func TestProbe(t *testing.T) {
 	const challenge = `Bearer resource_metadata="https://api.example.com/m", scope="a"`
 	unauthorized := func(w http.ResponseWriter, _ *http.Request) {

@@ -2,12 +2,8 @@ package discovery_test
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"io"
 	"net/http"
-	"net/url"
-	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -411,42 +407,3 @@ var (
 	errReached = errors.New("the network was reached")
 	refuse     = &http.Client{Transport: roundTripper(func(*http.Request) (*http.Response, error) { return nil, errReached })}
 )
-
-// Whatever two documents say, what Discover returns has passed every check.
-func FuzzMetadata(f *testing.F) {
-	f.Add(resourceDoc, serverDoc)
-	f.Add(strings.Replace(resourceDoc, server, "https://API.example.com:443/mcp", 1), serverDoc)
-	f.Add(resourceDoc, strings.Replace(serverDoc, issuer+"/auth", "javascript:alert(1)", 1))
-	f.Add(`{"resource": "https://api.example.com/mcp#", "authorization_servers": ["https://auth.example.com/realms/x"]}`, serverDoc)
-	f.Add(`{"resource": "https://api.example.com/mcp", "authorization_servers": ["https://a", null, 1e999]}`, `[`)
-	f.Fuzz(func(t *testing.T, resource, as string) {
-		hc := &http.Client{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
-			body := as
-			if strings.HasPrefix(r.URL.Path, "/.well-known/oauth-protected-resource") {
-				body = resource
-			}
-			return &http.Response{StatusCode: 200, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body)), Request: r}, nil
-		})}
-		c, err := discovery.Discover(t.Context(), discovery.Request{Server: server, HTTPClient: hc})
-		if err != nil {
-			return
-		}
-		a := c.AuthorizationServer
-		if c.Issuer != c.ProtectedResource.AuthorizationServers[0] || a.Issuer != c.Issuer || !slices.Contains(a.CodeChallengeMethodsSupported, "S256") {
-			t.Errorf("accepted %s and %s", resource, as)
-		}
-		if c.Resource != server && !strings.HasSuffix(strings.ToLower(c.Resource), "/mcp") || strings.Contains(c.Resource, "#") {
-			t.Errorf("resource %q", c.Resource)
-		}
-		for _, e := range []string{a.AuthorizationEndpoint, a.TokenEndpoint, a.RegistrationEndpoint, a.RevocationEndpoint} {
-			if u, err := url.Parse(e); err != nil || e != "" && (u.Scheme != "https" || u.Host == "" || u.User != nil) {
-				t.Errorf("endpoint %q", e)
-			}
-		}
-		// What was read can be written and read again.
-		var again discovery.AuthorizationServer
-		if data, err := json.Marshal(a); err != nil || json.Unmarshal(data, &again) != nil || !reflect.DeepEqual(a, &again) {
-			t.Errorf("%+v does not survive JSON", a)
-		}
-	})
-}

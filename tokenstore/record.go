@@ -219,6 +219,9 @@ func DecodeRecord(data []byte) (Record, error) {
 			ManagementURI: g.ManagementURI, ManagementToken: NewSecret(g.ManagementToken), CreatedAt: g.CreatedAt,
 		}
 	}
+	if _, err := EncodeRecord(r); err != nil { // a time that is in no year of UTC which JSON can hold
+		return Record{}, fmt.Errorf("%w: not a record", ErrCorrupt)
+	}
 	return r, nil
 }
 

@@ -217,14 +217,19 @@ func readBody(resp *http.Response) ([]byte, error) {
 	return body, err
 }
 
-// retryAfter reads the header of that name (RFC 9110 §10.2.3).
-func retryAfter(h http.Header) time.Duration {
+// RetryAfter reads the header of that name (RFC 9110 §10.2.3): at most an hour,
+// 0 if there is none. A date is one of the server's clock, which need not be ours.
+func RetryAfter(h http.Header) time.Duration {
 	v := h.Get("Retry-After")
 	var d time.Duration
 	if s, err := strconv.ParseUint(v, 10, 63); err == nil {
 		d = time.Duration(min(s, uint64(maxRetryAfter/time.Second))) * time.Second
 	} else if at, err := http.ParseTime(v); err == nil {
-		d = at.Sub(clock.Now())
+		now, err := http.ParseTime(h.Get("Date"))
+		if err != nil {
+			now = clock.Now()
+		}
+		d = at.Sub(now)
 	}
 	return min(max(d, 0), maxRetryAfter)
 }

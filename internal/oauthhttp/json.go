@@ -97,12 +97,18 @@ func fold(s string) string {
 // none that moves a cursor or turns the line around.
 func clean(s string) string {
 	const most = 200
-	n := 0
+	s = visible(s)
+	if r := []rune(s); len(r) > most {
+		s = string(r[:most])
+	}
+	return s
+}
+
+func visible(s string) string {
 	return strings.Map(func(r rune) rune {
-		if n == most || !unicode.IsGraphic(r) {
+		if !unicode.IsGraphic(r) {
 			return -1
 		}
-		n++
 		return r
 	}, s)
 }

@@ -3,7 +3,6 @@ package oauthhttp
 import (
 	"encoding/json"
 	"errors"
-	"reflect"
 	"strings"
 	"testing"
 )
@@ -66,75 +65,4 @@ func TestUnmarshalBounds(t *testing.T) {
 			t.Errorf("%q: %v", data, err)
 		}
 	}
-}
-
-func FuzzUnmarshal(f *testing.F) {
-	for _, s := range []string{`{"a":1,"A":2}`, `{"a":{"b":[1,{"c":null}]},"d":"e"}`, `[{"x":1},{"x":1}]`, `{"k":1,"\u212a":2}`, `{"a":1e999}`, `1 2`, "{\"\xff\":1,\"\xfe\":1}"} {
-		f.Add([]byte(s))
-	}
-	f.Fuzz(func(t *testing.T, data []byte) {
-		var got, want any
-		err, wantErr := Unmarshal(data, &got), json.Unmarshal(data, &want)
-		var dup *DuplicateError
-		switch refused := errors.As(err, &dup) || errors.Is(err, ErrTooDeep); {
-		case err == nil && wantErr != nil, !refused && (err == nil) != (wantErr == nil):
-			t.Fatalf("error %v, encoding/json: %v", err, wantErr)
-		case err != nil:
-			return
-		case !reflect.DeepEqual(got, want):
-			t.Fatalf("%v, encoding/json: %v", got, want)
-		}
-		// With no duplicate, all names are kept, and no two are equal.
-		if names := count(t, got); names != strings.Count(string(reencode(t, data)), `":`) {
-			t.Errorf("%d names in the value of %s", names, data)
-		}
-	})
-}
-
-// reencode drops what in the strings of data could be taken for a name's end.
-func reencode(t *testing.T, data []byte) []byte {
-	var raw json.RawMessage
-	if err := json.Unmarshal(data, &raw); err != nil {
-		t.Fatal(err)
-	}
-	return compactNames(raw)
-}
-
-// compactNames keeps the structure of JSON and empties its strings.
-func compactNames(data []byte) (out []byte) {
-	in := false
-	for i := 0; i < len(data); i++ {
-		switch c := data[i]; {
-		case in && c == '\\':
-			i++
-		case c == '"':
-			in = !in
-			out = append(out, c)
-		case !in && c > ' ':
-			out = append(out, c)
-		}
-	}
-	return out
-}
-
-func count(t *testing.T, v any) (n int) {
-	switch v := v.(type) {
-	case []any:
-		for _, e := range v {
-			n += count(t, e)
-		}
-	case map[string]any:
-		n = len(v)
-		var names []string
-		for name, e := range v {
-			for _, other := range names {
-				if strings.EqualFold(name, other) {
-					t.Errorf("both %q and %q", name, other)
-				}
-			}
-			names = append(names, name)
-			n += count(t, e)
-		}
-	}
-	return n
 }

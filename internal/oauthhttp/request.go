@@ -41,7 +41,7 @@ func RequestToken(ctx context.Context, hc *http.Client, endpoint string, form ur
 	at := clock.Now()
 	var token *Token
 	if err := post(ctx, hc, endpoint, form, auth, func(body []byte) (err error) {
-		token, err = parseToken(body, at)
+		token, err = parseToken(body, at, unspeakable(form, auth)...)
 		return err
 	}); err != nil {
 		return nil, err
@@ -78,7 +78,7 @@ func post(ctx context.Context, hc *http.Client, endpoint string, form url.Values
 	if e.Err = ctx.Err(); e.Err != nil {
 		return e
 	}
-	ctx, sent := watch(ctx)
+	ctx, sent := Watch(ctx)
 	req, err := newRequest(ctx, http.MethodPost, u, "application/x-www-form-urlencoded", []byte(form.Encode()))
 	if err != nil {
 		e.Err = err
@@ -93,14 +93,14 @@ func post(ctx context.Context, hc *http.Client, endpoint string, form url.Values
 		return e
 	}
 	defer resp.Body.Close()
+	e.Status, e.RetryAfter = resp.StatusCode, RetryAfter(resp.Header)
+	if read == nil && e.Status/100 == 2 {
+		return nil // the status says it all (RFC 7009 §2.2), and its body may be long in coming
+	}
 	body, err := readBody(resp)
-	e.Status, e.RetryAfter = resp.StatusCode, retryAfter(resp.Header)
-	e.Code, e.Description = ErrorOf(body, auth.Secret.Reveal(), form.Get("code"), form.Get("code_verifier"), form.Get("refresh_token"), form.Get("token"))
+	e.Code, e.Description = ErrorOf(body, unspeakable(form, auth)...)
 	switch {
 	case e.Status/100 == 2:
-		if read == nil {
-			return nil // the status says it all (RFC 7009 §2.2)
-		}
 		if err == nil {
 			err = read(body)
 		}
@@ -119,6 +119,13 @@ func post(ctx context.Context, hc *http.Client, endpoint string, form url.Values
 		e.Outcome = Unknown
 	}
 	return e
+}
+
+// unspeakable lists what of a request a server may not make us show.
+func unspeakable(form url.Values, auth ClientAuth) []string {
+	_, header, _ := authenticate(form, auth)
+	_, basic, _ := strings.Cut(header, " ")
+	return []string{auth.Secret.Reveal(), basic, form.Get("code"), form.Get("code_verifier"), form.Get("refresh_token"), form.Get("token")}
 }
 
 // authenticate returns the form, and the Authorization header, with which auth
@@ -145,9 +152,9 @@ func authenticate(form url.Values, auth ClientAuth) (url.Values, string, error) 
 	return out, "", nil
 }
 
-// watch returns a context under which net/http reports how far a request came,
+// Watch returns a context under which net/http reports how far a request came,
 // and a function that says what an error then means.
-func watch(ctx context.Context) (context.Context, func(error) Outcome) {
+func Watch(ctx context.Context) (context.Context, func(error) Outcome) {
 	var watched, connected atomic.Bool
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GetConn: func(string) { watched.Store(true) },
@@ -179,11 +186,15 @@ func beforeSend(err error) bool {
 }
 
 // Object reads a JSON object as [Unmarshal] does, its names exactly as
-// written. Its errors quote nothing of the values: the answer may hold secrets.
-func Object(body []byte) (map[string]json.RawMessage, error) {
+// written. Its errors quote nothing of the values, since the answer may hold
+// secrets, and of a name not those strings of the request that are to be hidden.
+func Object(body []byte, hide ...string) (map[string]json.RawMessage, error) {
 	var m map[string]json.RawMessage
 	if err := Unmarshal(body, &m); err != nil {
-		if dup := (*DuplicateError)(nil); errors.As(err, &dup) || errors.Is(err, ErrTooDeep) {
+		if dup := (*DuplicateError)(nil); errors.As(err, &dup) {
+			return nil, &DuplicateError{Without(hide, dup.Name)}
+		}
+		if errors.Is(err, ErrTooDeep) {
 			return nil, err
 		}
 		return nil, ErrNotJSON
@@ -201,14 +212,20 @@ func ErrorOf(body []byte, hide ...string) (code, description string) {
 	}
 	read := func(name string) string {
 		s, _ := text(m[name])
-		for _, h := range hide {
-			if len(h) >= 8 { // a shorter one could be a part of any word
-				s = strings.ReplaceAll(s, h, secret.Redacted)
-			}
-		}
-		return clean(s)
+		return Without(hide, s)
 	}
 	return read("error"), read("error_description")
+}
+
+// Without returns a server's text cleaned, and without what is to be hidden.
+func Without(hide []string, s string) string {
+	s = visible(s) // what clean would take out of the middle of a secret
+	for _, h := range hide {
+		if len(h) >= 8 { // a shorter one could be a part of any word
+			s = strings.ReplaceAll(s, h, secret.Redacted)
+		}
+	}
+	return clean(s)
 }
 
 // text returns the string in raw, and false if it holds none.
@@ -221,8 +238,8 @@ func text(raw json.RawMessage) (string, bool) {
 }
 
 // parseToken reads an answer (RFC 6749 §5.1) to a request of the time at.
-func parseToken(body []byte, at time.Time) (*Token, error) {
-	m, err := Object(body)
+func parseToken(body []byte, at time.Time, hide ...string) (*Token, error) {
+	m, err := Object(body, hide...)
 	if err != nil {
 		return nil, err
 	}
@@ -235,7 +252,7 @@ func parseToken(body []byte, at time.Time) (*Token, error) {
 	}
 	// token_type is REQUIRED, but nothing is gained by losing a session over it.
 	if typ, ok := text(m["token_type"]); ok && !strings.EqualFold(typ, "bearer") {
-		return nil, fmt.Errorf("%w but %q", ErrTokenType, clean(typ))
+		return nil, fmt.Errorf("%w but %q", ErrTokenType, Without(hide, typ))
 	}
 	t := &Token{AccessToken: secret.New(access), TokenType: "Bearer", RequestedAt: at}
 	if life := seconds(m["expires_in"]); life > 0 {
