@@ -172,6 +172,7 @@ type state struct {
 	flight  *flight        // the sign-in under way that others may join
 	flights sync.WaitGroup // and all that are
 	denied  *denial        // the last one that failed
+	look    look           // the last one for another authorization server
 	closed  bool
 }
 

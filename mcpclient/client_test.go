@@ -295,58 +295,6 @@ func TestExpiredTokenIsRotatedSilently(t *testing.T) {
 	}
 }
 
-func TestRevokedAccessTokenIsRefreshedBeforeAnybodyIsAsked(t *testing.T) {
-	srv := start(t, sandbox.Options{CheckSession: true})
-	c, b := newClient(t, srv, nil)
-	session := connect(t, c)
-	advance(t, srv, 2*time.Minute) // a new token that is refused would not be renewed at once
-	if err := srv.ExpireAccess("olivia"); err != nil {
-		t.Fatal(err)
-	}
-	mustCall(t, session)
-	if n := b.opened.Load(); n != 1 {
-		t.Errorf("browser opened %d times", n)
-	}
-	if n := steps(srv)[sandbox.StepRefresh]; n != 1 {
-		t.Errorf("%d refreshes", n)
-	}
-}
-
-func TestEndedGrantSignsInAgainAndTheSessionGoesOn(t *testing.T) {
-	srv := start(t, sandbox.Options{CheckSession: true})
-	c, b := newClient(t, srv, nil)
-	session := connect(t, c)
-	advance(t, srv, 2*time.Minute)
-	if err := srv.RevokeUser("olivia"); err != nil {
-		t.Fatal(err)
-	}
-	mustCall(t, session)
-	if n := b.opened.Load(); n != 2 {
-		t.Errorf("browser opened %d times", n)
-	}
-}
-
-func TestEndedGrantWithoutABrowserLeavesTheSessionUsable(t *testing.T) {
-	srv := start(t, sandbox.Options{CheckSession: true})
-	store := &tokenstore.Memory{}
-	c, _ := newClient(t, srv, func(c *mcpclient.Client) { c.Store, c.NonInteractive = store, true })
-	if err := c.Login(t.Context(), nil); err != nil {
-		t.Fatal(err)
-	}
-	session := connect(t, c)
-	advance(t, srv, 2*time.Minute)
-	if err := srv.RevokeUser("olivia"); err != nil {
-		t.Fatal(err)
-	}
-	if err := callTool(t.Context(), session); !errors.Is(err, mcpclient.ErrLoginRequired) {
-		t.Fatalf("call: %v", err)
-	}
-	if err := c.Login(t.Context(), nil); err != nil {
-		t.Fatal(err)
-	}
-	mustCall(t, session)
-}
-
 func TestStepUpAsksForTheUnion(t *testing.T) {
 	srv := start(t, sandbox.Options{ToolScopes: map[string]string{"list_spaces": "spaces:read"}, ChallengeScopes: []string{"openid", "email"}})
 	c, b := newClient(t, srv, nil)
@@ -438,24 +386,6 @@ func TestUselessAnswersLeaveTheSessionUsable(t *testing.T) {
 	}
 }
 
-func TestForgottenSessionIsMadeAnew(t *testing.T) {
-	srv := start(t, sandbox.Options{Protocol: "legacy"})
-	c, _ := newClient(t, srv, func(c *mcpclient.Client) { c.MCP = &mcp.ClientOptions{} }) // with a standalone stream
-	session := connect(t, c)
-	for range 2 {
-		srv.EndMCPSessions()
-		var wg sync.WaitGroup
-		for range 4 {
-			wg.Go(func() {
-				if err := callTool(t.Context(), session); err != nil {
-					t.Errorf("call: %v", err)
-				}
-			})
-		}
-		wg.Wait()
-	}
-}
-
 func TestConnectIsNotHeldUpByTheStream(t *testing.T) {
 	for _, status := range []int{401, 403, 404, 405, 500} {
 		t.Run(fmt.Sprint(status), func(t *testing.T) {
@@ -475,32 +405,6 @@ func TestConnectIsNotHeldUpByTheStream(t *testing.T) {
 				t.Errorf("browser opened %d times", n)
 			}
 		})
-	}
-}
-
-func TestDeletedClientIsRegisteredAnewInOneSignIn(t *testing.T) {
-	srv := start(t, sandbox.Options{CheckSession: true})
-	c, b := newClient(t, srv, nil)
-	connect(t, c)
-	st, err := c.Status(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := srv.DeleteClient(st.ClientID); err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Login(t.Context(), nil); err != nil {
-		t.Fatal(err)
-	}
-	if n := b.opened.Load(); n != 2 {
-		t.Errorf("browser opened %d times for 2 sign-ins", n)
-	}
-	after, err := c.Status(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if after.ClientID == st.ClientID {
-		t.Error("the deleted client is still in use")
 	}
 }
 
@@ -674,13 +578,11 @@ func TestTokensGoToTheServersOriginOnly(t *testing.T) {
 	}
 }
 
-func TestLogHasEachOperationAndNoSecret(t *testing.T) {
+func TestLogHasEachOperation(t *testing.T) {
 	srv := start(t, sandbox.Options{})
 	var log bytes.Buffer
-	var seen secrets
-	c, b := newClient(t, srv, func(c *mcpclient.Client) {
+	c, _ := newClient(t, srv, func(c *mcpclient.Client) {
 		c.Logger = slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-		c.Transport = &seen
 	})
 	session := connect(t, c)
 	advance(t, srv, 31*time.Minute)
@@ -691,16 +593,6 @@ func TestLogHasEachOperationAndNoSecret(t *testing.T) {
 	for _, step := range []string{"discovery", "dcr", "callback", "tokenstore", "refresh", "mcpclient"} {
 		if !strings.Contains(log.String(), fmt.Sprintf("%q:%q", "step", step)) {
 			t.Errorf("the log has no step %s", step)
-		}
-	}
-	seen.add(queryOf(t, b.urls[0]).Get("state"))
-	if len(seen.all) < 7 {
-		t.Fatalf("only %d secrets were seen", len(seen.all))
-	}
-	text := log.String() + fmt.Sprintf("%+v %#v", c, c)
-	for _, s := range seen.all {
-		if strings.Contains(text, s) {
-			t.Errorf("a secret that begins with %q is in the log", s[:4])
 		}
 	}
 }

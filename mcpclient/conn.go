@@ -11,14 +11,13 @@ import (
 	"math/rand/v2"
 	"mime"
 	"net/http"
-	"strconv"
 	"sync"
 	"time"
 
 	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 
-	"github.com/astravue/mcp-client-go/internal/clock"
+	"github.com/astravue/mcp-client-go/internal/oauthhttp"
 )
 
 const (
@@ -26,8 +25,9 @@ const (
 	versionHeader     = "Mcp-Protocol-Version"
 	lastEventIDHeader = "Last-Event-Id"
 
-	// mostAnswer bounds an answer that is one JSON document.
-	mostAnswer = 64 << 20
+	// mostAnswer bounds an answer that is one JSON document, like one that is
+	// an event.
+	mostAnswer = mcp.DefaultMaxEventSize
 )
 
 // conn is the transport under one session of the SDK. Whatever the server and
@@ -44,6 +44,10 @@ type conn struct {
 	live        string // the one that the server knows by now
 	reviving    chan struct{}
 	forbidden   error // what became of server/discover
+	busy        error // the same, if the server asked to come again later: initialize would be too soon
+
+	tools     map[string]bool    // operation → whether the server says that it may be repeated
+	suspended map[string]*stream // by the event at which the SDK will resume it
 }
 
 // A message is a POST that can be made again.
@@ -135,6 +139,28 @@ func (c *conn) post(req *http.Request) (*http.Response, error) {
 	if asked.method == "initialize" || asked.method == "notifications/initialized" {
 		c.keep(req, asked.method)
 	}
+	c.mu.Lock()
+	busy := c.busy
+	c.mu.Unlock()
+	if busy != nil && asked.method == "initialize" {
+		closeBody(req)
+		return nil, busy
+	}
+	resp, err := c.ask(req, asked, liveCall)
+	if wrong := new(AnswerError); asked.method == "server/discover" && errors.As(err, &wrong) && wrong.RetryAfter > 0 {
+		c.mu.Lock()
+		c.busy = err
+		c.mu.Unlock()
+	}
+	if errors.Is(err, ErrNoAnswer) && asked.method != listen { // one that has begun is its stream's to go on with
+		return c.repeat(req, asked, err)
+	}
+	return resp, err
+}
+
+// ask sends req, in the session that the server knows, and returns an answer
+// that the SDK can take.
+func (c *conn) ask(req *http.Request, asked call, ask func(call) bool) (*http.Response, error) {
 	for revived := false; ; revived = true {
 		r, id := c.inSession(req)
 		if revived {
@@ -145,7 +171,7 @@ func (c *conn) post(req *http.Request) (*http.Response, error) {
 			r = r.Clone(r.Context())
 			r.Body = body
 		}
-		resp, err := c.authorized(r, liveCall, c.latch)
+		resp, err := c.authorized(r, ask, c.latch)
 		fe := new(ForbiddenError)
 		switch forbidden := errors.As(err, &fe) && !errors.Is(err, ErrLoginRequired); {
 		case forbidden && rpcError(resp) != nil:
@@ -159,7 +185,7 @@ func (c *conn) post(req *http.Request) (*http.Response, error) {
 			return nil, refused(resp, err)
 		}
 		if resp.StatusCode != http.StatusNotFound || id == "" || revived {
-			return c.answer(asked, resp)
+			return c.answer(req, asked, resp)
 		}
 		// MCP 2025-11-25, "Session Management": the server has forgotten the
 		// session and carried out nothing.
@@ -200,8 +226,8 @@ func rpcError(resp *http.Response) error {
 	return nil
 }
 
-// answer makes of resp what the SDK can take.
-func (c *conn) answer(asked call, resp *http.Response) (*http.Response, error) {
+// answer makes of resp, the answer to req, what the SDK can take.
+func (c *conn) answer(req *http.Request, asked call, resp *http.Response) (*http.Response, error) {
 	c.mu.Lock()
 	if id := resp.Header.Get(sessionHeader); id != "" {
 		if c.known == "" {
@@ -216,7 +242,7 @@ func (c *conn) answer(asked call, resp *http.Response) (*http.Response, error) {
 	c.mu.Unlock()
 
 	mediaType, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
-	wrong := &AnswerError{Status: resp.StatusCode, ContentType: mediaType, RetryAfter: retryAfter(resp.Header)}
+	wrong := &AnswerError{Status: resp.StatusCode, ContentType: mediaType, RetryAfter: oauthhttp.RetryAfter(resp.Header)}
 	switch {
 	case resp.StatusCode < 200 || resp.StatusCode > 299:
 		rpc := rpcError(resp)
@@ -231,18 +257,27 @@ func (c *conn) answer(asked call, resp *http.Response) (*http.Response, error) {
 	case !asked.wanted:
 		return resp, nil
 	case mediaType == "text/event-stream":
-		resp.Body = &eventBody{events: newEventReader(resp.Body, c.droppedEvent), body: resp.Body}
+		resp.Body = (&stream{conn: c, req: req, asked: asked}).body(resp.Body)
 		return resp, nil
 	case mediaType == "application/json":
 		body, err := io.ReadAll(io.LimitReader(resp.Body, mostAnswer+1))
 		_ = resp.Body.Close()
 		switch {
 		case err != nil:
-			wrong.Err = fmt.Errorf("read answer: %w", err)
+			wrong.Err = fmt.Errorf("%w: read answer: %w", ErrNoAnswer, err)
 		case len(body) > mostAnswer:
 			wrong.Err = fmt.Errorf("answer is larger than %d MiB", mostAnswer>>20)
 		default:
-			if wrong.Err = answers(body, asked.id); wrong.Err == nil {
+			var r *jsonrpc.Response
+			if r, wrong.Err = answers(body, asked.id); wrong.Err == nil {
+				if asked.method == listTools {
+					c.learn(r)
+				}
+				if asked.id != asked.given {
+					if body, err = asked.response(r); err != nil {
+						return nil, err
+					}
+				}
 				resp.Body = io.NopCloser(bytes.NewReader(body))
 				return resp, nil
 			}
@@ -253,22 +288,22 @@ func (c *conn) answer(asked call, resp *http.Response) (*http.Response, error) {
 	return nil, wrong
 }
 
-// answers checks that body is the response to the request with id: the SDK
+// answers returns body if it is the response to the request with id: the SDK
 // would end the session over anything else, or wait for ever.
-func answers(body []byte, id jsonrpc.ID) error {
+func answers(body []byte, id jsonrpc.ID) (*jsonrpc.Response, error) {
 	msg, err := jsonrpc.DecodeMessage(body)
 	if err != nil {
-		return errors.New("answer is no JSON-RPC message")
+		return nil, errors.New("answer is no JSON-RPC message")
 	}
 	switch r, ok := msg.(*jsonrpc.Response); {
 	case !ok:
-		return errors.New("answer is no JSON-RPC response")
+		return nil, errors.New("answer is no JSON-RPC response")
 	case r.ID == id:
-		return nil
+		return r, nil
 	case r.Error != nil:
-		return r.Error // of a server that could not make out the ID
+		return nil, r.Error // of a server that could not make out the ID
 	}
-	return errors.New("answer is the response to another request")
+	return nil, errors.New("answer is the response to another request")
 }
 
 func (c *conn) droppedEvent() {
@@ -331,6 +366,7 @@ func (c *conn) revive(ctx context.Context, stale string, asked call) error {
 	c.log.Warn("the server had forgotten the session; what it kept in memory for it is lost", "step", StepConnect.String())
 	c.mu.Lock()
 	c.live = id
+	c.tools = nil // it may be another version by now
 	c.mu.Unlock()
 	return nil
 }
@@ -450,7 +486,12 @@ const (
 func (c *conn) feed(ctx context.Context, req *http.Request, w io.Writer) error {
 	last := req.Header.Get(lastEventIDHeader)
 	resuming := last != ""
+	answers := c.resume(last)
+	if answers == nil {
+		answers = &stream{conn: c, req: req} // none that is known, or the standalone one
+	}
 	var session string            // that last belongs to
+	var streamed string           // the last session that had a stream
 	var wait, retry time.Duration // until the next try; at least, as the server wants it
 	failures := 0
 	for first := true; ; first = false {
@@ -462,7 +503,7 @@ func (c *conn) feed(ctx context.Context, req *http.Request, w io.Writer) error {
 		r, id := c.inSession(req.Clone(ctx))
 		if !first && id != session {
 			if resuming {
-				return io.EOF // the answer went with the session
+				return c.lose(answers, w) // the answer went with the session
 			}
 			last = ""
 			r.Header.Del(lastEventIDHeader)
@@ -481,15 +522,15 @@ func (c *conn) feed(ctx context.Context, req *http.Request, w io.Writer) error {
 				drain(resp)
 			}
 		case isEvents(resp):
+			streamed = id
 			for events := newEventReader(resp.Body, c.droppedEvent); ; {
 				e, err := events.next()
 				if err != nil {
 					break
 				}
 				progress = true
-				if e.id != "" {
-					last = e.id
-				}
+				answers.see(&e)
+				last = cmp.Or(e.id, last)
 				if e.retry > 0 {
 					retry = min(e.retry, backoffMax)
 				}
@@ -501,12 +542,13 @@ func (c *conn) feed(ctx context.Context, req *http.Request, w io.Writer) error {
 			_ = resp.Body.Close()
 		case resp.StatusCode == http.StatusNotFound && id != "":
 			drain(resp)
-			progress = !resuming && c.revive(ctx, id, call{}) == nil
-			silent = resuming
+			// Of a session that never had a stream it means what 405 does.
+			silent = resuming || streamed != id
+			progress = !silent && c.revive(ctx, id, call{}) == nil
 		default:
 			// 405 and its like: the server has nothing to say on its own.
-			silent = resp.StatusCode < 500 && resp.StatusCode != http.StatusTooManyRequests
-			wait = retryAfter(resp.Header)
+			silent = resp.StatusCode/100 == 4 && resp.StatusCode != http.StatusTooManyRequests
+			wait = oauthhttp.RetryAfter(resp.Header)
 			drain(resp)
 		}
 		if failures++; progress {
@@ -514,13 +556,32 @@ func (c *conn) feed(ctx context.Context, req *http.Request, w io.Writer) error {
 		}
 		switch {
 		case resuming && (silent || failures >= resumeTries):
-			return io.EOF
+			return c.lose(answers, w)
 		case silent:
-			<-ctx.Done()
-			return ctx.Err()
+			// For as long as this session lasts: a POST may begin another one.
+			for live := id; live == id; _, live = c.inSession(req) {
+				select {
+				case <-ctx.Done():
+					return ctx.Err()
+				case <-time.After(backoffMax):
+				}
+			}
+			failures = 0
 		}
 		wait = max(wait, retry, backoff(failures))
 	}
+}
+
+// lose ends the stream of a call that cannot be had any more.
+func (c *conn) lose(s *stream, w io.Writer) error {
+	if s.asked.wanted {
+		rest := s.instead(io.EOF)
+		defer rest.Close()
+		if _, err := io.Copy(w, rest); err != nil {
+			return err
+		}
+	}
+	return io.EOF
 }
 
 func isEvents(resp *http.Response) bool {
@@ -533,15 +594,4 @@ func backoff(failures int) time.Duration {
 	d := backoffMin << min(failures, 6)
 	d = min(d, backoffMax)
 	return d/2 + rand.N(d/2)
-}
-
-// retryAfter reads the header of that name (RFC 9110 §10.2.3), at most an hour.
-func retryAfter(h http.Header) time.Duration {
-	var d time.Duration
-	if seconds, err := strconv.ParseUint(h.Get("Retry-After"), 10, 31); err == nil {
-		d = time.Duration(seconds) * time.Second
-	} else if at, err := http.ParseTime(h.Get("Retry-After")); err == nil {
-		d = at.Sub(clock.Now())
-	}
-	return min(max(d, 0), time.Hour)
 }

@@ -32,5 +32,7 @@
 // The package has no dialect of MCP: what [Client.Connect] yields is the SDK's
 // own session. It does not show tokens to its caller, does not store them
 // outside the [tokenstore.Store], and does not repeat a call that the server
-// may have carried out.
+// may have carried out, unless that is safe: it lists or reads, or it calls a
+// tool that the last list of tools has as read-only or idempotent. Any other
+// call whose connection ends before the answer comes fails with [ErrNoAnswer].
 package mcpclient

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
+
 	"github.com/astravue/mcp-client-go/refresh"
 )
 
@@ -33,6 +35,12 @@ var (
 	// ErrServerAddress is wrapped by errors about a [Client.Server] that is no
 	// address of a server: not https, or not a URL.
 	ErrServerAddress = errors.New("mcpclient: server address")
+
+	// ErrNoAnswer is wrapped by the error of a call whose connection ended
+	// before its answer came. The server may have carried it out, so it was
+	// not repeated, unless that is safe: then it was, in vain. The session
+	// goes on.
+	ErrNoAnswer error = &jsonrpc.Error{Code: -33001, Message: "the connection ended before the answer came, and the server may have carried out the call"}
 
 	// ErrClosed is returned after [Client.Close].
 	ErrClosed = errors.New("mcpclient: client is closed")
@@ -95,6 +103,10 @@ type TokenRefusedError struct {
 	Issuer      string
 	Code        string // of the challenge, such as invalid_token
 	Description string
+
+	// Clock is by how much the server's clock is ahead of this computer's, by
+	// the Date of its answer. 0: by less than a minute, or it does not say.
+	Clock time.Duration
 }
 
 func (e *TokenRefusedError) Error() string {
@@ -108,6 +120,12 @@ func (e *TokenRefusedError) Error() string {
 		b.WriteString(")")
 	}
 	fmt.Fprintf(&b, "; its audience may not be %s, its issuer %s may not be trusted, or the two servers' clocks differ", orWord(e.Resource, "the server"), e.Issuer)
+	switch {
+	case e.Clock > 0:
+		fmt.Fprintf(&b, ": the server's is %s ahead of this computer's", e.Clock)
+	case e.Clock < 0:
+		fmt.Fprintf(&b, ": the server's is %s behind this computer's", -e.Clock)
+	}
 	return b.String()
 }
 
@@ -151,6 +169,9 @@ func (e *AnswerError) Error() string {
 	msg := fmt.Sprintf("the server answered HTTP %d", e.Status)
 	if e.ContentType != "" {
 		msg += " with " + quote(e.ContentType)
+	}
+	if e.RetryAfter > 0 {
+		msg += fmt.Sprintf(", to be asked again in %s", e.RetryAfter)
 	}
 	if e.Err != nil {
 		msg += ": " + e.Err.Error()

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 	"strings"
 	"sync/atomic"
@@ -17,6 +18,7 @@ import (
 	"github.com/astravue/mcp-client-go/authcode"
 	"github.com/astravue/mcp-client-go/discovery"
 	"github.com/astravue/mcp-client-go/internal/clock"
+	"github.com/astravue/mcp-client-go/internal/oauthhttp"
 	"github.com/astravue/mcp-client-go/tokenstore"
 )
 
@@ -80,10 +82,25 @@ func (s *state) prepare(ctx context.Context) (discovery.Challenge, *discovery.Co
 		return c, nil, err
 	}
 	cfg, err := s.discover(ctx, c)
-	if missing := new(discovery.NotFoundError); errors.As(err, &missing) && missing.What == discovery.ResourceMetadata {
+	if missing := new(discovery.NotFoundError); errors.As(err, &missing) && missing.What == discovery.ResourceMetadata && absent(missing) {
 		err = at(StepDiscovery, fmt.Errorf("%w: %w", ErrNoSignIn, missing))
 	}
 	return c, cfg, err
+}
+
+// absent reports whether the server has said that there is no such document,
+// and is not just out of order.
+func absent(missing *discovery.NotFoundError) bool {
+	for _, a := range missing.Tried {
+		var se *oauthhttp.StatusError
+		switch {
+		case errors.As(a.Err, &se) && se.Status < 500 && se.Status != http.StatusTooManyRequests:
+		case errors.Is(a.Err, oauthhttp.ErrNotJSON): // a page that is there for every address
+		default:
+			return false
+		}
+	}
+	return true
 }
 
 // pendingLife is how long a web application's user may take.

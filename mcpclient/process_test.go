@@ -1,26 +1,20 @@
 package mcpclient_test
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
-	"io"
 	"os"
-	"os/exec"
 	"testing"
-	"time"
 
 	"filippo.io/age"
 
-	"github.com/astravue/mcp-client-go/internal/clock"
+	"github.com/astravue/mcp-client-go/internal/testenv"
 	"github.com/astravue/mcp-client-go/mcpclient"
 	"github.com/astravue/mcp-client-go/sandbox"
 	"github.com/astravue/mcp-client-go/tokenstore"
 )
 
-// A job is what a re-executed test binary does with a Client.
+// A job is what another process does with a Client.
 type job struct {
 	Server, Account, Dir, Identity string
 	Logout                         bool // in place of a call
@@ -32,17 +26,8 @@ type result struct {
 	Error  string
 }
 
-const jobVar = "ASTRAVUE_MCP_TEST_CLIENT"
-
 func TestMain(m *testing.M) {
-	if data := os.Getenv(jobVar); data != "" {
-		var j job
-		if err := json.Unmarshal([]byte(data), &j); err != nil {
-			panic(err)
-		}
-		j.run()
-		return
-	}
+	testenv.Serve(job.run)
 	os.Exit(m.Run())
 }
 
@@ -54,17 +39,13 @@ func (j job) client() (*mcpclient.Client, *fakeBrowser) {
 	}, b
 }
 
-// run waits for a line on standard input, works, and reports.
-func (j job) run() {
+func (j job) run() result {
 	c, b := j.client()
-	fmt.Println("ready")
-	_, _ = bufio.NewReader(os.Stdin).ReadString('\n')
 	err := j.work(c)
 	if err := errors.Join(err, c.Close()); err != nil {
-		_ = json.NewEncoder(os.Stdout).Encode(result{Error: err.Error()})
-		return
+		return result{Error: err.Error()}
 	}
-	_ = json.NewEncoder(os.Stdout).Encode(result{Opened: int(b.opened.Load())})
+	return result{Opened: int(b.opened.Load())}
 }
 
 func (j job) work(c *mcpclient.Client) error {
@@ -89,52 +70,21 @@ func newJob(t *testing.T, srv *sandbox.Server) job {
 	return job{Server: srv.URL(), Dir: t.TempDir(), Identity: id.String()}
 }
 
-// runAll has processes begin their jobs at the same moment, and returns how
-// many browsers they opened.
+// runAll has processes do their jobs at the same time, and returns how many
+// browsers they opened.
 func runAll(t *testing.T, jobs ...job) (opened int) {
 	t.Helper()
-	type process struct {
-		in  io.Writer
-		out *bufio.Reader
+	processes := make([]*testenv.Process, len(jobs))
+	for i := range jobs {
+		processes[i] = testenv.Spawn(t)
 	}
-	var processes []process
-	for _, j := range jobs {
-		data, err := json.Marshal(j)
-		if err != nil {
-			t.Fatal(err)
-		}
-		cmd := exec.Command(os.Args[0])
-		// Under -race a process sleeps a second before it exits, unless told not to.
-		cmd.Env = append(os.Environ(), jobVar+"="+string(data), "GORACE=atexit_sleep_ms=0")
-		cmd.Stderr = os.Stderr
-		in, err := cmd.StdinPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			_ = cmd.Process.Kill()
-			_ = cmd.Wait()
-		})
-		p := process{in, bufio.NewReader(out)}
-		if line, err := p.out.ReadString('\n'); line != "ready\n" {
-			t.Fatalf("the process said %q, %v", line, err)
-		}
-		processes = append(processes, p)
-	}
-	for _, p := range processes {
-		_, _ = io.WriteString(p.in, "\n")
+	for i, j := range jobs {
+		processes[i].Send(j)
 	}
 	for _, p := range processes {
 		var res result
-		if err := json.NewDecoder(p.out).Decode(&res); err != nil {
-			t.Fatal(err)
+		if !p.Receive(&res) {
+			t.Fatal("a process died")
 		}
 		if res.Error != "" {
 			t.Error(res.Error)
@@ -142,18 +92,6 @@ func runAll(t *testing.T, jobs ...job) (opened int) {
 		opened += res.Opened
 	}
 	return opened
-}
-
-func TestManyProcessesOpenOneBrowser(t *testing.T) {
-	srv := start(t, sandbox.Options{})
-	j := newJob(t, srv)
-	if n := runAll(t, j, j, j, j); n != 1 {
-		t.Errorf("%d browsers were opened", n)
-	}
-	got := steps(srv)
-	if got[sandbox.StepRegister] != 1 || got[sandbox.StepExchange] != 1 || got[sandbox.StepRefresh] != 0 {
-		t.Errorf("requests: %v", got)
-	}
 }
 
 func TestProcessesOfTwoAccountsDoNotMix(t *testing.T) {
@@ -172,31 +110,4 @@ func TestProcessesOfTwoAccountsDoNotMix(t *testing.T) {
 	if n := runAll(t, work); n != 0 {
 		t.Error("a logout has ended the other account's session")
 	}
-}
-
-func TestALogoutElsewhereEndsThisSessionWithinItsMinute(t *testing.T) {
-	srv := start(t, sandbox.Options{})
-	// So that the access token lives on, and only we can end the session.
-	srv.Fail(sandbox.StepServerMetadata, sandbox.Fault{Set: map[string]any{"revocation_endpoint": nil}})
-	j := newJob(t, srv)
-	c, _ := j.client()
-	c.NonInteractive = true
-	defer c.Close()
-	if err := c.Login(t.Context(), nil); err != nil {
-		t.Fatal(err)
-	}
-	session := connect(t, c)
-	mustCall(t, session)
-	j.Logout = true
-	runAll(t, j)
-	mustCall(t, session) // it has not looked yet
-	t.Cleanup(clock.Advance(time.Minute + time.Second))
-	// The call that notices may get through: it looks off the path.
-	eventually(t, "calls end", func() bool {
-		err := callTool(t.Context(), session)
-		if err != nil && !errors.Is(err, mcpclient.ErrLoginRequired) {
-			t.Fatal(err)
-		}
-		return err != nil
-	})
 }

@@ -27,6 +27,10 @@ import (
 const (
 	defaultRedirect = callback.DefaultRedirectURI
 	offlineAccess   = "offline_access" // OpenID Connect Core §11
+
+	// saveTimeout is how long a failed save of a sign-in is tried again, as that
+	// of a refresh is: the code is spent, and the person has done their part.
+	saveTimeout = 8 * time.Second
 )
 
 // signIn is a wish for a sign-in.
@@ -60,9 +64,11 @@ func (s *state) signIn(ctx context.Context, want signIn) (*refresh.Access, error
 		s.mu.Unlock()
 		return nil, ErrClosed
 	}
-	if d := s.denied; d != nil && want.login == nil && clock.Now().Before(d.until) {
-		s.mu.Unlock()
-		return nil, d.err
+	if d := s.denied; d != nil && want.login == nil {
+		if left := d.until.Sub(clock.Now()); left > 0 && left <= denialLasts { // more is left to a clock that was set back
+			s.mu.Unlock()
+			return nil, d.err
+		}
 	}
 	f := s.flight
 	if f == nil {
@@ -585,13 +591,19 @@ func (s *state) finish(ctx context.Context, p *PendingLogin, secret tokenstore.S
 	}
 	var generation string
 	start = time.Now()
-	err = s.store.Update(ctx, s.key, func(ctx context.Context, l *tokenstore.Locked) error {
-		if generation, err = l.Save(ctx, tokenstore.Record{Grant: g}); err != nil {
-			return err
+	for delay := 50 * time.Millisecond; ; delay *= 2 {
+		err = s.store.Update(ctx, s.key, func(ctx context.Context, l *tokenstore.Locked) error {
+			if generation, err = l.Save(ctx, tokenstore.Record{Grant: g}); err != nil {
+				return err
+			}
+			_ = l.SetMark(ctx, tokenstore.Mark{}) // one that stays is that of an older generation, and void
+			return nil
+		})
+		if err == nil || time.Since(start)+delay > saveTimeout {
+			break
 		}
-		_ = l.SetMark(ctx, tokenstore.Mark{}) // one that stays is that of an older generation, and void
-		return nil
-	})
+		time.Sleep(delay)
+	}
 	s.audit(ctx, StepExchange, "save", p.v.ClientID, start, err)
 	if err != nil {
 		return nil, at(StepExchange, fmt.Errorf("%w: %w", ErrNotSaved, err))

@@ -16,10 +16,11 @@ var errEventTooLarge = errors.New("event is too large")
 
 // An event is one server-sent event (HTML standard §9.2), whole.
 type event struct {
-	raw      []byte        // its known fields, with the empty line that ends it
-	id       string        // "" if it has none
-	retry    time.Duration // 0 if it has none
-	response bool          // its data is a JSON-RPC response
+	raw      []byte          // its known fields, with the empty line that ends it
+	id       string          // "" if it has none
+	retry    time.Duration   // 0 if it has none
+	msg      jsonrpc.Message // its data; nil if it has none
+	response bool            // msg is a response
 }
 
 // An eventReader reads whole events. What the SDK could only answer by ending
@@ -98,6 +99,7 @@ func (r *eventReader) read() (e event, ok bool) {
 		}
 		return event{}, false
 	}
+	e.msg = msg
 	_, e.response = msg.(*jsonrpc.Response)
 	return e, true
 }
@@ -121,14 +123,31 @@ func (r *eventReader) line(limit int) ([]byte, error) {
 type eventBody struct {
 	events *eventReader
 	body   io.Closer
+	seen   func(*event)              // told of each, which it may change; nil: nobody is
+	ended  func(error) io.ReadCloser // says what comes in place of the end; nil, or if it returns nil: nothing
 	rest   []byte
+	more   io.ReadCloser // what has come in place of the end
 }
 
 func (b *eventBody) Read(p []byte) (int, error) {
+	if b.more != nil {
+		return b.more.Read(p)
+	}
 	if len(b.rest) == 0 {
 		e, err := b.events.next()
 		if err != nil {
+			if b.ended != nil {
+				b.more = b.ended(err)
+				b.ended = nil
+			}
+			if b.more != nil {
+				_ = b.body.Close()
+				return b.more.Read(p)
+			}
 			return 0, err
+		}
+		if b.seen != nil {
+			b.seen(&e)
 		}
 		b.rest = e.raw
 	}
@@ -137,4 +156,9 @@ func (b *eventBody) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-func (b *eventBody) Close() error { return b.body.Close() }
+func (b *eventBody) Close() error {
+	if b.more != nil {
+		_ = b.more.Close()
+	}
+	return b.body.Close()
+}

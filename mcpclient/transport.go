@@ -1,6 +1,7 @@
 package mcpclient
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,11 +10,15 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
 
 	"github.com/astravue/mcp-client-go/discovery"
+	"github.com/astravue/mcp-client-go/internal/clock"
+	"github.com/astravue/mcp-client-go/internal/oauthhttp"
+	"github.com/astravue/mcp-client-go/internal/secret"
 	"github.com/astravue/mcp-client-go/refresh"
 )
 
@@ -54,9 +59,13 @@ const (
 func (s *state) authorized(req *http.Request, ask func(call) bool, latch *latch) (*http.Response, error) {
 	ctx := req.Context()
 	access, why := s.source.Access(ctx)
+	var useless *refresh.Access // what there is instead
 	if why != nil && !errors.Is(why, ErrLoginRequired) {
-		closeBody(req)
-		return nil, noToken(why)
+		if useless = s.astray(ctx, req, why); useless == nil {
+			closeBody(req)
+			return nil, noToken(why)
+		}
+		why = fmt.Errorf("%w: the server has moved to another authorization server: %w", ErrLoginRequired, why)
 	}
 	var signedIn, steppedUp bool
 	for n := range mostSends {
@@ -70,12 +79,12 @@ func (s *state) authorized(req *http.Request, ask func(call) bool, latch *latch)
 			}
 			return resp, nil
 		}
-		challenge := discovery.ParseChallenge(resp.Header)
+		challenge := challengeOf(resp, access)
 		if !repeatable(req) {
 			return resp, refusal(resp, challenge, why)
 		}
 		c := parseCall(req)
-		want := signIn{challenge: challenge, refused: access}
+		want := signIn{challenge: challenge, refused: cmp.Or(access, useless)}
 
 		if resp.StatusCode == http.StatusForbidden {
 			if challenge.Error != "insufficient_scope" || access == nil {
@@ -109,9 +118,14 @@ func (s *state) authorized(req *http.Request, ask func(call) bool, latch *latch)
 				// Fresh from the authorization server, and refused: either the
 				// two do not agree, or the resource has moved to another one.
 				if !s.moved(ctx, challenge, access.Issuer) {
-					return resp, at(StepConnect, &TokenRefusedError{Resource: access.Resource, Issuer: access.Issuer, Code: challenge.Error, Description: challenge.ErrorDescription})
+					return resp, at(StepConnect, &TokenRefusedError{
+						Resource: access.Resource, Issuer: access.Issuer,
+						Code: challenge.Error, Description: challenge.ErrorDescription, Clock: clockAhead(resp.Header),
+					})
 				}
 				why = err
+			case errors.As(err, new(*refresh.RetryError)) && s.left(ctx, access.Issuer, &challenge):
+				why = fmt.Errorf("%w: the server has moved to another authorization server: %w", ErrLoginRequired, err)
 			default:
 				drain(resp)
 				return nil, noToken(err)
@@ -144,6 +158,18 @@ func noToken(err error) error {
 	return at(StepRefresh, err)
 }
 
+// challengeOf reads the challenge of an answer to a request with access, whose
+// token the server may not make us show.
+func challengeOf(resp *http.Response, access *refresh.Access) discovery.Challenge {
+	c := discovery.ParseChallenge(resp.Header)
+	if access != nil && len(access.Token.Reveal()) >= 8 {
+		for _, s := range []*string{&c.ResourceMetadata, &c.Scope, &c.Error, &c.ErrorDescription} {
+			*s = strings.ReplaceAll(*s, access.Token.Reveal(), secret.Redacted)
+		}
+	}
+	return c
+}
+
 // refusal is the error for a 401 or 403 that stands.
 func refusal(resp *http.Response, c discovery.Challenge, why error) error {
 	if resp.StatusCode == http.StatusForbidden {
@@ -161,7 +187,8 @@ func refusal(resp *http.Response, c discovery.Challenge, why error) error {
 // send sends a copy of req with access, which may be nil; with its body, or
 // with a copy of that if it is sent again.
 func (s *state) send(req *http.Request, access *refresh.Access, resend bool) (*http.Response, error) {
-	r := req.Clone(req.Context())
+	ctx, outcome := oauthhttp.Watch(req.Context())
+	r := req.Clone(ctx)
 	if resend {
 		var err error
 		if r.Body, err = again(req); err != nil {
@@ -172,7 +199,11 @@ func (s *state) send(req *http.Request, access *refresh.Access, resend bool) (*h
 	if access != nil {
 		r.Header.Set("Authorization", "Bearer "+access.Token.Reveal())
 	}
-	return s.rt.RoundTrip(r)
+	resp, err := s.rt.RoundTrip(r)
+	if err != nil && req.Context().Err() == nil && outcome(err) == oauthhttp.Unknown {
+		err = fmt.Errorf("%w: %w", ErrNoAnswer, err)
+	}
+	return resp, err
 }
 
 // repeatable reports whether req can be sent a second time.
@@ -213,6 +244,9 @@ type call struct {
 	id        jsonrpc.ID // if so
 	live      bool       // and somebody waits for the answer
 	operation string     // what a step-up is counted by
+
+	given   jsonrpc.ID // by the SDK, if id is that of a repetition
+	repeats int        // how often it was repeated
 }
 
 // parseCall looks into req, whose body can be read again.
@@ -243,6 +277,7 @@ func parseCall(req *http.Request) call {
 	c.mcp, c.method = true, msg.Method
 	c.wanted = msg.Method != "" && msg.ID != nil
 	c.id, _ = jsonrpc.MakeID(msg.ID)
+	c.given = c.id
 	c.live = c.wanted && req.Context().Err() == nil
 	c.operation = msg.Method + " " + msg.Params.Name + msg.Params.URI
 	return c
@@ -253,6 +288,77 @@ func parseCall(req *http.Request) call {
 func (s *state) moved(ctx context.Context, c discovery.Challenge, issuer string) bool {
 	cfg, err := s.discover(ctx, c)
 	return err == nil && cfg.Issuer != issuer
+}
+
+// A look is one for another authorization server than that of the grant.
+type look struct {
+	issuer string // of the grant
+	at     time.Time
+	left   bool // the server has another one
+}
+
+const (
+	lookEvery   = time.Minute
+	lookTimeout = 10 * time.Second
+)
+
+// astray returns what is stored of a grant that cannot be renewed now because its
+// authorization server does not answer, if that is not the server's any more:
+// then it never will be. It returns nil otherwise, and for requests for which
+// nobody waits.
+func (s *state) astray(ctx context.Context, req *http.Request, why error) *refresh.Access {
+	if c := parseCall(req); !errors.As(why, new(*refresh.RetryError)) || c.mcp && !c.live || !repeatable(req) {
+		return nil
+	}
+	held, err := s.held(ctx)
+	if err != nil || held.Grant == nil || !s.left(ctx, held.Grant.Issuer, nil) {
+		return nil
+	}
+	return &refresh.Access{Token: held.Grant.AccessToken}
+}
+
+// left reports whether the server announces another authorization server than
+// issuer. It does not look again within a minute. Without a challenge it asks
+// for one.
+func (s *state) left(ctx context.Context, issuer string, c *discovery.Challenge) bool {
+	now := clock.Now()
+	s.mu.Lock()
+	l := s.look
+	if l.issuer == issuer && now.Sub(l.at).Abs() < lookEvery {
+		s.mu.Unlock()
+		return l.left
+	}
+	s.look = look{issuer: issuer, at: now}
+	s.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	if c == nil {
+		asked, _, err := s.challenge(ctx)
+		if err != nil {
+			return false
+		}
+		c = &asked
+	}
+	if !s.moved(ctx, *c, issuer) {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.look = look{issuer, now, true}
+	return true
+}
+
+// clockAhead returns by how much the server's clock is ahead of ours, if that
+// is enough to matter.
+func clockAhead(h http.Header) time.Duration {
+	date, err := http.ParseTime(h.Get("Date"))
+	if err != nil {
+		return 0
+	}
+	if ahead := date.Sub(clock.Now()).Round(time.Second); ahead.Abs() >= time.Minute {
+		return ahead
+	}
+	return 0
 }
 
 func union(a, b []string) []string {

@@ -25,9 +25,14 @@ var (
 	// longer than the token that it brought lives.
 	ErrDeadOnArrival = errors.New("the new access token had expired when it arrived")
 
+	// ErrClockMoved is wrapped beside ErrDeadOnArrival where the token came in
+	// time, and the clock was moved on meanwhile: the computer slept, or its
+	// clock was set.
+	ErrClockMoved = errors.New("this computer slept, or its clock was set")
+
 	// ErrNotSaved is returned by [Source.Close] when a renewed grant could not
 	// be saved: the stored refresh token is spent and the new one is lost.
-	ErrNotSaved = errors.New("refresh: the renewed grant could not be saved")
+	ErrNotSaved = errors.New("refresh: the new tokens could not be saved")
 
 	// ErrClosed is returned after [Source.Close] where a token would have to be
 	// fetched.

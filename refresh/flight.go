@@ -75,7 +75,7 @@ func (f *flight) run(h *held) (*Access, error) {
 				f.report(next.grant, adopted, nil)
 			}
 			return next.access, nil
-		case !usable && next.waits(now) && !(f.refused != "" && errors.Is(next.err, errPending)):
+		case !usable && next.waits(now) && !next.retryAt.After(now.Add(maxWait)) && !(f.refused != "" && errors.Is(next.err, errPending)):
 			return nil, next.failure()
 		case !usable && next.grant.RefreshToken.IsZero():
 			return nil, errNoRefreshToken
@@ -236,7 +236,14 @@ func (f *flight) send(ctx context.Context, l *tokenstore.Locked, h, next *held, 
 	if g.Resource != "" {
 		form.Set("resource", g.Resource)
 	}
-	request, cancel := context.WithTimeout(ctx, f.cfg.RequestTimeout)
+	// The time for it began with the mark: a database takes the lock away from
+	// who is silent for longer than a request may take, as a process is that was
+	// stopped here, and then the token is another's to send.
+	asked, left := time.Now(), f.cfg.RequestTimeout-max(clock.Now().Sub(sent.At), 0)
+	if left <= 0 {
+		return f.rejected(ctx, l, h, next, prior, sent, errStoodStill)
+	}
+	request, cancel := context.WithTimeout(ctx, left)
 	defer cancel()
 	token, err := oauthhttp.RequestToken(request, f.cfg.HTTPClient, g.TokenEndpoint, form,
 		oauthhttp.ClientAuth{ID: g.ClientID, Secret: g.ClientSecret, Method: g.AuthMethod})
@@ -255,6 +262,9 @@ func (f *flight) send(ctx context.Context, l *tokenstore.Locked, h, next *held, 
 	switch {
 	case !next.live(now):
 		next.err, next.retryAt = ErrDeadOnArrival, now.Add(backoff(prior.Failures+1))
+		if jump := now.Sub(sent.At) - time.Since(asked); next.live(now.Add(-jump)) {
+			next.err = fmt.Errorf("%w: %w (by %s)", ErrDeadOnArrival, ErrClockMoved, jump.Round(time.Second))
+		}
 		after = tokenstore.Mark{Generation: generation, At: now, Failures: prior.Failures + 1, NotBefore: next.retryAt}
 	case forced:
 		after = tokenstore.Mark{Generation: generation, At: now}
@@ -280,6 +290,8 @@ func (f *flight) send(ctx context.Context, l *tokenstore.Locked, h, next *held, 
 	}
 	return next.access, nil
 }
+
+var errStoodStill = &oauthhttp.TokenError{Outcome: oauthhttp.NotSent, Err: errors.New("this process stood still, and the lock may be gone")}
 
 // rejected follows a request that brought no token.
 func (f *flight) rejected(ctx context.Context, l *tokenstore.Locked, h, next *held, prior, sent tokenstore.Mark, err error) (*Access, error) {

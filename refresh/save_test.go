@@ -13,6 +13,7 @@ import (
 
 	"github.com/astravue/mcp-client-go/internal/clock"
 	"github.com/astravue/mcp-client-go/internal/oauthhttp"
+	"github.com/astravue/mcp-client-go/internal/testenv"
 	"github.com/astravue/mcp-client-go/refresh"
 	"github.com/astravue/mcp-client-go/tokenstore"
 )
@@ -288,11 +289,16 @@ func TestNothingSecretIsShown(t *testing.T) {
 	g := a.issue(time.Hour)
 	save(t, store, g)
 	s := newSourceOf(t, refresh.Config{Store: store, Key: grantKey, Logger: slog.New(slog.NewTextHandler(&out, nil))})
-	secrets := []string{g.AccessToken.Reveal(), g.RefreshToken.Reveal()}
+	var secrets testenv.Secrets
+	add := func(g *tokenstore.Grant) {
+		secrets.Add("access_token", g.AccessToken.Reveal())
+		secrets.Add("refresh_token", g.RefreshToken.Reveal())
+	}
+	add(g)
 	show := func(v any) { fmt.Fprintf(&out, "%v %+v %#v %s %q\n", v, v, v, v, v) }
 	show(access(t, s))
 	now := stored(t, store).Grant
-	secrets = append(secrets, now.AccessToken.Reveal(), now.RefreshToken.Reveal())
+	add(now)
 	a.fault = answers(400, now.RefreshToken.Reveal())
 	advance(t, time.Hour)
 	show(wantRetry(t, s))
@@ -304,11 +310,7 @@ func TestNothingSecretIsShown(t *testing.T) {
 	if !errors.As(err, &te) || te.Code != "invalid_grant" {
 		t.Errorf("%v does not hold the server's answer", err)
 	}
-	for i, secret := range secrets {
-		if strings.Contains(out.String(), secret) {
-			t.Errorf("secret %d is in the output", i)
-		}
-	}
+	secrets.Sweep(t, "the output", out.String())
 	for _, want := range []string{"outcome=refreshed", "outcome=refused", "step=refresh", "server=" + theServer, "account=olivia", "client_id=client-1", "duration="} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the log lacks %q", want)

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -40,7 +39,6 @@ type authServer struct {
 	forms    []url.Values
 	refresh  string               // the one good refresh token; "" once the grant has ended
 	access   map[string]time.Time // when which one ends
-	issued   []time.Time          // when refreshes gave one
 	spent    map[string]bool      // refresh tokens
 	omit     map[string]bool      // members that answers leave out
 
@@ -52,7 +50,6 @@ func newAuthServer(t testing.TB) *authServer {
 	a := &authServer{TTL: 30 * time.Minute, access: map[string]time.Time{}, spent: map[string]bool{}, omit: map[string]bool{}}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /token", a.token)
-	mux.HandleFunc("GET /api", a.api)
 	a.Server = httptest.NewServer(mux)
 	t.Cleanup(a.Close)
 	return a
@@ -85,13 +82,6 @@ func (a *authServer) end(at time.Time) time.Time {
 		return at.Add(1e6 * time.Hour)
 	}
 	return at.Add(a.TTL)
-}
-
-// api is what the tokens are for.
-func (a *authServer) api(w http.ResponseWriter, r *http.Request) {
-	if !a.accepts(strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")) {
-		w.WriteHeader(http.StatusUnauthorized)
-	}
 }
 
 func (a *authServer) token(w http.ResponseWriter, r *http.Request) {
@@ -140,7 +130,6 @@ func (a *authServer) rotate(r *http.Request) (answer map[string]any, code string
 	}
 	access := rand.Text()
 	a.access[access] = a.end(clock.Now())
-	a.issued = append(a.issued, time.Now())
 	answer = map[string]any{"access_token": access, "token_type": "Bearer", "scope": "openid email"}
 	if a.TTL >= 0 {
 		answer["expires_in"] = a.TTL.Seconds()

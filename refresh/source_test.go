@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/astravue/mcp-client-go/internal/clock"
+	"github.com/astravue/mcp-client-go/internal/crashpoint"
 	"github.com/astravue/mcp-client-go/internal/oauthhttp"
 	"github.com/astravue/mcp-client-go/refresh"
 	"github.com/astravue/mcp-client-go/tokenstore"
@@ -1042,4 +1043,29 @@ func TestClockSetBack(t *testing.T) {
 	generation := save(t, store, a.issue(10*time.Minute))
 	advance(t, -5*time.Minute)
 	eventually(t, "the record is looked at", func() bool { return access(t, s).Generation == generation })
+}
+
+// Whoever stood still for as long as a request may take can have lost the lock
+// meanwhile, to a store that takes it away from the silent. The token may be
+// spent then.
+func TestATokenIsNotSentByWhoStoodStill(t *testing.T) {
+	a := newAuthServer(t)
+	store := new(tokenstore.Memory)
+	save(t, store, a.issue(time.Hour))
+	s := newSource(t, store)
+	disarm := crashpoint.Arm(func(point string) {
+		if point == "refresh.marked" {
+			advance(t, 31*time.Second)
+		}
+	})
+	err := wantRetry(t, s)
+	disarm()
+	var te *oauthhttp.TokenError
+	if !errors.As(err, &te) || te.Outcome != oauthhttp.NotSent {
+		t.Errorf("got %v", err)
+	}
+	a.wantRequests(t, 0)
+	advance(t, 2*time.Second)
+	access(t, s)
+	a.wantRequests(t, 1)
 }

@@ -1,0 +1,266 @@
+package mcpclient
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
+)
+
+// mostRepeats bounds how often a call is repeated that is safe to repeat.
+const mostRepeats = 2
+
+const (
+	listTools = "tools/list"
+	callTools = "tools/call"
+	listen    = "subscriptions/listen" // its answer is a stream that never ends
+)
+
+// repeats reports whether asked may be carried out once more, by somebody who
+// does not know whether it was carried out before: it reads, or it is a call
+// of a tool that says, in the last list of tools that came by, that it is read-only
+// or idempotent.
+func (c *conn) repeats(asked call) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch asked.method {
+	case listen:
+		return true // until nobody listens
+	case callTools:
+		return asked.repeats < mostRepeats && c.tools[asked.operation]
+	case "ping", listTools, "prompts/list", "prompts/get", "resources/list", "resources/templates/list", "resources/read", "completion/complete":
+		return asked.repeats < mostRepeats
+	}
+	return false
+}
+
+// learn remembers of which tools a list says that they are safe to repeat.
+func (c *conn) learn(list *jsonrpc.Response) {
+	var result struct {
+		Tools []struct {
+			Name        string `json:"name"`
+			Annotations struct {
+				ReadOnly   bool `json:"readOnlyHint"`
+				Idempotent bool `json:"idempotentHint"`
+			} `json:"annotations"`
+		} `json:"tools"`
+	}
+	if list.Error != nil || json.Unmarshal(list.Result, &result) != nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.tools == nil {
+		c.tools = make(map[string]bool)
+	}
+	for _, t := range result.Tools {
+		c.tools[callTools+" "+t.Name] = t.Annotations.ReadOnly || t.Annotations.Idempotent
+	}
+}
+
+// heard looks at a message on its way to the SDK.
+func (c *conn) heard(msg jsonrpc.Message) {
+	if r, ok := msg.(*jsonrpc.Request); ok && r.Method == "notifications/tools/list_changed" {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.tools = nil
+	}
+}
+
+// repeat makes a call again that was lost, for as long as that is safe. A
+// repetition has an ID of its own, since the server may still be at work on the
+// first one; the SDK gets to see the one that it gave.
+func (c *conn) repeat(req *http.Request, asked call, lost error) (*http.Response, error) {
+	ask := liveCall
+	if asked.method == listen {
+		ask = never // nobody waits for it
+	}
+	for c.repeats(asked) {
+		select {
+		case <-time.After(backoff(asked.repeats)):
+		case <-req.Context().Done():
+			return nil, req.Context().Err()
+		}
+		asked.repeats++
+		r, err := renamed(req, &asked)
+		if err != nil {
+			return nil, lost
+		}
+		resp, err := c.ask(r, asked, ask)
+		if err == nil {
+			return resp, nil
+		}
+		if req.Context().Err() != nil {
+			return nil, err
+		}
+		if !passes(err) && (asked.method != listen || !errors.Is(err, ErrLoginRequired)) {
+			return nil, fmt.Errorf("%w; and when it was repeated: %w", lost, err)
+		}
+	}
+	return nil, lost
+}
+
+// passes reports whether another try may find that err has passed by itself.
+func passes(err error) bool {
+	if answer := new(AnswerError); errors.As(err, &answer) && !errors.Is(err, ErrNoAnswer) {
+		return answer.Status >= 500 || answer.Status == http.StatusTooManyRequests
+	}
+	return !errors.Is(err, ErrClosed) && !errors.Is(err, ErrLoginRequired) && !errors.As(err, new(*ForbiddenError)) && !errors.As(err, new(*TokenRefusedError))
+}
+
+// renamed returns a copy of a request with another ID, which it sets in asked.
+func renamed(req *http.Request, asked *call) (*http.Request, error) {
+	body, err := again(req)
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	var msg map[string]json.RawMessage
+	if err := json.NewDecoder(body).Decode(&msg); err != nil {
+		return nil, err
+	}
+	id := rand.Text()
+	if msg["id"], err = json.Marshal(id); err != nil {
+		return nil, err
+	}
+	data, err := json.Marshal(msg)
+	if err != nil {
+		return nil, err
+	}
+	if asked.id, err = jsonrpc.MakeID(id); err != nil {
+		return nil, err
+	}
+	r := req.Clone(req.Context())
+	r.ContentLength = int64(len(data))
+	r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil }
+	r.Body, err = r.GetBody()
+	return r, err
+}
+
+// A stream answers a call with events, over one connection or, where it can be
+// resumed, over several.
+type stream struct {
+	*conn
+	req      *http.Request // the call's
+	asked    call
+	last     string // ID of the last event
+	answered bool
+	forget   func() bool // see suspend
+}
+
+// body returns what the SDK reads in place of body. The SDK's own error for a
+// stream that ends without the answer has no type: [ErrNoAnswer] comes instead,
+// or the answer to a repetition, unless the SDK will resume the stream.
+func (s *stream) body(body io.ReadCloser) io.ReadCloser {
+	return &eventBody{
+		events: newEventReader(body, s.droppedEvent),
+		body:   body,
+		seen:   s.see,
+		ended: func(err error) io.ReadCloser {
+			switch {
+			case s.answered || s.req.Context().Err() != nil:
+				return nil
+			case s.last != "" && s.asked.method != listen:
+				s.suspend(s)
+				return nil
+			}
+			return s.instead(err)
+		},
+	}
+}
+
+// see looks at an event on its way to the SDK.
+func (s *stream) see(e *event) {
+	s.last = cmp.Or(e.id, s.last)
+	s.heard(e.msg)
+	if s.asked.method == listen {
+		s.asked.repeats = 0
+	}
+	r, ok := e.msg.(*jsonrpc.Response)
+	if !ok || r.ID != s.asked.id {
+		return
+	}
+	s.answered = true
+	if s.asked.method == listTools {
+		s.learn(r)
+	}
+	if s.asked.id != s.asked.given {
+		e.raw = s.event(r)
+	}
+}
+
+// instead returns what comes for the rest of a stream that ended, for that
+// reason, before the answer.
+func (s *stream) instead(why error) io.ReadCloser {
+	lost := ErrNoAnswer
+	if !errors.Is(why, io.EOF) {
+		lost = fmt.Errorf("%w: %w", ErrNoAnswer, why)
+	}
+	resp, err := s.repeat(s.req, s.asked, lost)
+	if err == nil && isEvents(resp) {
+		return resp.Body
+	}
+	r := &jsonrpc.Response{}
+	if err == nil {
+		var body []byte
+		if body, err = io.ReadAll(resp.Body); err == nil {
+			_ = resp.Body.Close()
+			var msg jsonrpc.Message
+			if msg, err = jsonrpc.DecodeMessage(body); err == nil {
+				r, _ = msg.(*jsonrpc.Response) // c.answer has checked it
+			}
+		}
+	}
+	if err != nil {
+		r.Error = &jsonrpc.Error{Code: ErrNoAnswer.(*jsonrpc.Error).Code, Message: err.Error()}
+	}
+	return io.NopCloser(bytes.NewReader(s.event(r)))
+}
+
+// event returns r as an event for the SDK.
+func (s *stream) event(r *jsonrpc.Response) []byte {
+	data, err := s.asked.response(r)
+	if err != nil {
+		return nil // r was decoded from what is encoded here
+	}
+	return fmt.Appendf(nil, "data: %s\n\n", data)
+}
+
+// response encodes r as the response to what the SDK sent.
+func (asked call) response(r *jsonrpc.Response) ([]byte, error) {
+	mine := *r
+	mine.ID = asked.given
+	return jsonrpc.EncodeMessage(&mine)
+}
+
+// suspend keeps s for the SDK to resume it at its last event.
+func (c *conn) suspend(s *stream) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.suspended == nil {
+		c.suspended = make(map[string]*stream)
+	}
+	last := s.last
+	c.suspended[last] = s
+	s.forget = context.AfterFunc(s.req.Context(), func() { c.resume(last) })
+}
+
+// resume returns the stream that was suspended at an event, or nil.
+func (c *conn) resume(last string) *stream {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.suspended[last]
+	if s != nil {
+		delete(c.suspended, last)
+		s.forget()
+	}
+	return s
+}
