@@ -11,6 +11,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"filippo.io/age"
 	"github.com/godbus/dbus/v5"
@@ -25,13 +26,25 @@ import (
 var long = os.Getenv(testenv.Long) == "1"
 
 // An order is what a child is told to do: one of its members.
-type order struct{}
+type order struct {
+	Turn  *turn
+	Start *startOrder
+}
 
-type answer struct{}
+type answer struct {
+	Tally tally
+	Start *startAnswer
+}
 
 func TestMain(m *testing.M) {
-	testenv.Serve(func(o order) answer {
-		return answer{}
+	testenv.Serve(func(o order) (a answer) {
+		if o.Turn != nil {
+			a.Tally = o.Turn.take()
+		}
+		if o.Start != nil {
+			a.Start = o.Start.follow()
+		}
+		return a
 	})
 	os.Exit(m.Run())
 }
@@ -42,6 +55,8 @@ type place struct {
 	Dir  string // of the files, or of the keychain's locks
 	Key  string // seals files or rows
 	DSN  string
+
+	LockTimeout, IdleTimeout time.Duration // of the store; 0: its own
 }
 
 // eachPlace runs the test once for each kind of store that persists, on a place of its own.
@@ -57,6 +72,7 @@ func newPlace(t testing.TB, kind string) place {
 	switch kind {
 	case "keychain":
 		testenv.SecretService(t)
+		t.Cleanup(func() { p.clear(t) })
 	case "file":
 		id, err := age.GenerateX25519Identity()
 		if err != nil {
@@ -78,11 +94,14 @@ func newPlace(t testing.TB, kind string) place {
 func (p place) open() tokenstore.Store {
 	switch p.Kind {
 	case "keychain":
-		return &tokenstore.Keychain{Service: p.service(), LockDir: p.Dir}
+		return &tokenstore.Keychain{Service: p.service(), LockDir: p.Dir, LockTimeout: p.LockTimeout}
 	case "file":
-		return &tokenstore.File{Dir: p.Dir, Identity: tokenstore.NewSecret(p.Key)}
+		return &tokenstore.File{Dir: p.Dir, Identity: tokenstore.NewSecret(p.Key), LockTimeout: p.LockTimeout}
 	default:
-		return &postgres.Store{Pool: p.pool(), Keys: []tokenstore.Secret{tokenstore.NewSecret(p.Key)}}
+		return &postgres.Store{
+			Pool: p.pool(), Keys: []tokenstore.Secret{tokenstore.NewSecret(p.Key)},
+			LockTimeout: p.LockTimeout, IdleTimeout: p.IdleTimeout,
+		}
 	}
 }
 
@@ -147,6 +166,26 @@ func (p place) entries(t testing.TB) (names []string) {
 		}
 	}
 	return names
+}
+
+// clear empties a keychain, which is written anew at each save, all of it.
+func (p place) clear(t testing.TB) {
+	t.Helper()
+	if p.Kind != "keychain" {
+		return
+	}
+	bus, err := dbus.ConnectSessionBus()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer bus.Close()
+	for _, path := range p.entries(t) {
+		var prompt dbus.ObjectPath
+		if err := bus.Object("org.freedesktop.secrets", dbus.ObjectPath(path)).
+			Call("org.freedesktop.Secret.Item.Delete", 0).Store(&prompt); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 // start starts a sandbox that rotates and asks for each token whether its session still exists.
