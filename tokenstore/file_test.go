@@ -48,24 +48,29 @@ func records(t testing.TB, dir string) []string {
 	return paths
 }
 
-func TestFile(t *testing.T) {
-	storetest.Run(t, func(t testing.TB) tokenstore.Store {
-		return damagedFile{&tokenstore.File{Dir: t.TempDir(), Identity: identity}}
-	})
+// files opens the store of dir by each of the ways to open it.
+var files = map[string]func(dir string) *tokenstore.File{
+	"identity": func(dir string) *tokenstore.File { return &tokenstore.File{Dir: dir, Identity: identity} },
+	"passphrase": func(dir string) *tokenstore.File {
+		return withPassphrase(dir, func(context.Context, bool) (string, error) { return "correct horse", nil })
+	},
 }
 
-func TestFileProcesses(t *testing.T) {
-	for name, open := range map[string]func(testing.TB, string) tokenstore.Store{
-		"identity": func(_ testing.TB, dir string) tokenstore.Store {
-			return &tokenstore.File{Dir: dir, Identity: identity}
-		},
-		"passphrase": func(_ testing.TB, dir string) tokenstore.Store {
-			return withPassphrase(dir, func(context.Context, bool) (string, error) { return "correct horse", nil })
-		},
-	} {
+func TestFile(t *testing.T) {
+	for name, open := range files {
 		t.Run(name, func(t *testing.T) {
-			storetest.RunProcesses(t, storetest.Processes{
-				Open: open,
+			storetest.Run(t, func(t testing.TB) tokenstore.Store { return damagedFile{open(t.TempDir())} })
+		})
+	}
+}
+
+// No call of a File is given up: what it has told the file system is done when
+// it returns, however its context ends.
+func TestFileProcesses(t *testing.T) {
+	for name, open := range files {
+		t.Run(name, func(t *testing.T) {
+			testProcesses(t, "file, "+name, storetest.Processes{
+				Open: func(_ testing.TB, dir string) tokenstore.Store { return open(dir) },
 				Entries: func(t testing.TB, dir string) []string {
 					return slices.Collect(maps.Keys(tree(t, dir)))
 				},

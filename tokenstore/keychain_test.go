@@ -1,9 +1,11 @@
 package tokenstore_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
+	"flag"
 	"fmt"
 	"maps"
 	"os"
@@ -17,6 +19,7 @@ import (
 
 	"github.com/zalando/go-keyring"
 
+	"github.com/astravue/mcp-client-go/internal/testenv"
 	"github.com/astravue/mcp-client-go/tokenstore"
 	"github.com/astravue/mcp-client-go/tokenstore/storetest"
 )
@@ -83,6 +86,23 @@ func wantLocked(t testing.TB, s tokenstore.Store, key tokenstore.Key) *tokenstor
 		t.Fatalf("got %v, want a *LockTimeoutError", err)
 	}
 	return timeout
+}
+
+var killsFlag = flag.Int("kills", 0, "how often a process is killed at each point; 0: 5 times, in the long mode 500")
+
+func kills() int {
+	if os.Getenv(testenv.Long) == "1" {
+		return cmp.Or(*killsFlag, 500)
+	}
+	return cmp.Or(*killsFlag, 5)
+}
+
+func testProcesses(t *testing.T, store string, p storetest.Processes) {
+	t.Helper()
+	p.Kills = kills()
+	n := storetest.RunProcesses(t, p)
+	testenv.Count(t, "kills of the store alone", "store", store,
+		"kills", n.Killed, "intact records", n.Intact, "calls that finished late", n.Late)
 }
 
 // A strictRing is a keychain with the limits of all real ones: what does not

@@ -3,15 +3,12 @@
 package tokenstore_test
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"os/exec"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
 
 	"github.com/godbus/dbus/v5"
 	"github.com/zalando/go-keyring"
@@ -75,12 +72,39 @@ func TestKeychain(t *testing.T) {
 	})
 }
 
+// busVar hands a session bus to the processes that a test starts.
+const busVar = "ASTRAVUE_MCP_TEST_BUS"
+
 func TestKeychainProcesses(t *testing.T) {
 	testenv.SecretService(t)
-	storetest.RunProcesses(t, storetest.Processes{
+	var line *storetest.Line
+	if address := os.Getenv(busVar); address != "" {
+		t.Setenv(sessionBusVar, address)
+	} else {
+		line = storetest.NewLine(t, "unix", socketOf(t, os.Getenv(sessionBusVar)))
+		t.Setenv(busVar, "unix:path="+line.Addr)
+	}
+	testProcesses(t, "keychain", storetest.Processes{
 		Open:    func(_ testing.TB, dir string) tokenstore.Store { return realKeychain(dir) },
 		Entries: func(t testing.TB, dir string) []string { return items(t, realKeychain(dir).Service) },
+		Stall:   func(testing.TB, string) (resume func()) { return line.Stall() },
 	})
+}
+
+const sessionBusVar = "DBUS_SESSION_BUS_ADDRESS"
+
+// socketOf finds the socket of a bus, as [net.Dial] names it.
+func socketOf(t testing.TB, address string) string {
+	t.Helper()
+	address, _, _ = strings.Cut(address, ",")
+	if path, ok := strings.CutPrefix(address, "unix:path="); ok {
+		return path
+	}
+	name, ok := strings.CutPrefix(address, "unix:abstract=")
+	if !ok {
+		t.Fatalf("no socket in %q", address)
+	}
+	return "@" + name
 }
 
 // ownSession runs the calling test once more, in a D-Bus session with a
@@ -136,48 +160,6 @@ func TestKeychainLocked(t *testing.T) {
 	t.Log(err)
 	wantError(t, "save", save(t.Context(), k, work, "new"), tokenstore.ErrUnavailable)
 	wantError(t, "delete", k.Delete(t.Context(), work), tokenstore.ErrUnavailable)
-}
-
-func TestKeychainThatAnswersLate(t *testing.T) {
-	if !ownSession(t) {
-		return
-	}
-	dir := t.TempDir()
-	k, other := realKeychain(dir), realKeychain(dir)
-	mustSave(t, k, work, long("old"))
-	want := len(items(t, k.Service))
-	daemon := serviceProcess(t)
-	k.CallTimeout = 100 * time.Millisecond
-	late := 0
-	for round := range 6 {
-		err := k.Update(t.Context(), work, func(ctx context.Context, l *tokenstore.Locked) error {
-			timer := time.AfterFunc(time.Duration(round)*5*time.Millisecond, func() { _ = daemon.Signal(syscall.SIGSTOP) })
-			defer timer.Stop()
-			_, err := l.Save(ctx, grant(long(fmt.Sprint("late", round))))
-			return err
-		})
-		if err == nil { // it was faster
-			_ = daemon.Signal(syscall.SIGCONT)
-			continue
-		}
-		late++
-		wantError(t, "save", err, tokenstore.ErrUnavailable)
-		wantLocked(t, other, work)
-		if err := daemon.Signal(syscall.SIGCONT); err != nil {
-			t.Fatal(err)
-		}
-		newer := long(fmt.Sprint("newer", round))
-		mustSave(t, other, work, newer)
-		time.Sleep(20 * time.Millisecond)
-		wantToken(t, other, work, newer)
-		if got := items(t, other.Service); len(got) != want {
-			t.Errorf("round %d: %d items, want %d: %q", round, len(got), want, got)
-		}
-	}
-	if late == 0 {
-		t.Error("no save was late")
-	}
-	t.Logf("%d saves were given up", late)
 }
 
 func serviceProcess(t testing.TB) *os.Process {

@@ -32,8 +32,23 @@ type Processes struct {
 	// If nil, nothing is known of what a crash leaves unreachable.
 	Entries func(t testing.TB, dir string) []string
 
+	// Stall makes all that the processes that RunProcesses has started tell
+	// the service behind the store of dir wait, until resume is called: then
+	// it gets there, and so do the answers. This process may wait too, or
+	// not; a [Line] before the service does it. If nil, calls that are given
+	// up are not tested: that is right for a store whose calls, such as those
+	// to a file system, return no sooner than they have been carried out.
+	Stall func(t testing.TB, dir string) (resume func())
+
 	// Kills is how often a process is killed at each crash point; 0: once.
 	Kills int
+}
+
+// Counts is what [RunProcesses] has done.
+type Counts struct {
+	Killed int // processes
+	Intact int // of these, how often the record was then whole, and the old or the new one
+	Late   int // calls that were given up and finished later
 }
 
 // childVar carries a child's orders.
@@ -42,8 +57,9 @@ const childVar = "ASTRAVUE_MCP_TEST_STORE"
 type orders struct {
 	Role  string // count, hold, save, delete
 	Dir   string
-	Times int // count: how many updates
-	Crash int // die at this crash point, counted from 1; 0: count them
+	Times int  // count: how many updates
+	Point int  // the crash point to die at, counted from 1; 0: count them
+	Late  bool // not to die there, but to say so, and to give up what follows
 }
 
 // RunProcesses tests the store with several processes, some of which die by
@@ -52,7 +68,7 @@ type orders struct {
 // run; there RunProcesses does as it is told and ends the process. So the
 // calling test must reach it by itself, in a subtest too, and what it does
 // before that is done in every process.
-func RunProcesses(t *testing.T, p Processes) {
+func RunProcesses(t *testing.T, p Processes) Counts {
 	if text := os.Getenv(childVar); text != "" {
 		var o orders
 		if err := json.Unmarshal([]byte(text), &o); err != nil {
@@ -65,10 +81,11 @@ func RunProcesses(t *testing.T, p Processes) {
 		os.Exit(0)
 	}
 	name := t.Name() // of the calling test, which the children run
-	for _, test := range []struct {
+	type part struct {
 		name string
 		f    func(*testing.T, cast)
-	}{
+	}
+	parts := []part{
 		{"one at a time", testProcessExclusion},
 		{"killed holder", testKilledHolder},
 		{"stopped holder", testStoppedHolder},
@@ -76,22 +93,38 @@ func RunProcesses(t *testing.T, p Processes) {
 		{"killed at crash points of the first save", testKilledFirstSave},
 		{"killed at crash points of a save", testKilledSave},
 		{"killed at crash points of a delete", testKilledDelete},
-	} {
-		t.Run(test.name, func(t *testing.T) {
+	}
+	if p.Stall != nil {
+		parts = append(parts, part{"a save that finishes late", testLateSave}, part{"a delete that finishes late", testLateDelete})
+	}
+	var counts Counts
+	for _, part := range parts {
+		t.Run(part.name, func(t *testing.T) {
 			dir := t.TempDir()
-			test.f(t, cast{p, name, dir, p.Open(t, dir)})
+			c := cast{p, name, dir, p.Open(t, dir), &counts}
+			part.f(t, c)
+			c.clear(t)
 		})
 	}
+	return counts
 }
 
 // crashSize makes a record of a few parts.
 const crashSize = 5000
 
 func (o orders) follow(t testing.TB, s tokenstore.Store) error {
-	ctx := t.Context()
+	ctx, giveUp := context.WithCancel(t.Context())
+	defer giveUp()
+	in := bufio.NewReader(os.Stdin)
 	hits := 0
 	crashpoint.Arm(func(string) {
-		if hits++; hits == o.Crash {
+		switch hits++; {
+		case hits != o.Point:
+		case o.Late:
+			fmt.Println("there")
+			_, _ = in.ReadString('\n')
+			time.AfterFunc(haste, giveUp)
+		default:
 			crashpoint.Kill()
 		}
 	})
@@ -112,9 +145,15 @@ func (o orders) follow(t testing.TB, s tokenstore.Store) error {
 	case "save":
 		err = saveAsRefreshDoes(ctx, s)
 	case "delete":
+		crashpoint.Hit("storetest.delete")
 		err = s.Delete(ctx, key)
 	default:
 		err = fmt.Errorf("unknown role %q", o.Role)
+	}
+	if o.Late {
+		fmt.Println(err != nil)
+		_, _ = io.Copy(io.Discard, in) // what was given up goes on
+		return nil
 	}
 	fmt.Println(hits)
 	return err
@@ -131,6 +170,7 @@ func saveAsRefreshDoes(ctx context.Context, s tokenstore.Store) error {
 		if err != nil {
 			return err
 		}
+		crashpoint.Hit("storetest.save")
 		if err := l.SetMark(ctx, tokenstore.Mark{Pending: true, Generation: r.Generation}); err != nil {
 			return err
 		}
@@ -147,6 +187,16 @@ type cast struct {
 	test  string
 	dir   string
 	store tokenstore.Store
+	*Counts
+}
+
+// killed counts a process that was killed, and whether the record that it left
+// is whole and one that it may be.
+func (c cast) killed(intact bool) {
+	c.Killed++
+	if intact {
+		c.Intact++
+	}
 }
 
 // child prepares a process; its standard error is this one's.
@@ -202,20 +252,13 @@ func (c cast) points(t testing.TB, o orders) int {
 func (c cast) holder(t testing.TB) (cmd *exec.Cmd, letGo func() error) {
 	t.Helper()
 	cmd = c.child(t, orders{Role: "hold"})
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	in, out := pipes(t, cmd)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	wait := sync.OnceValue(cmd.Wait)
 	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = wait() })
-	if line, err := bufio.NewReader(out).ReadString('\n'); line != "held\n" {
+	if line, err := out.ReadString('\n'); line != "held\n" {
 		t.Fatalf("the holder says %q, %v", line, err)
 	}
 	return cmd, func() error { _ = in.Close(); return wait() }
@@ -304,7 +347,9 @@ func testKilledAnyTime(t *testing.T, c cast) {
 		time.Sleep(time.Duration(round*7%31) * time.Millisecond)
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
-		last = readNext(t, c.store, last)
+		n := readNext(t, c.store, last)
+		c.killed(n > last)
+		last = n
 	}
 }
 
@@ -312,56 +357,61 @@ func testKilledFirstSave(t *testing.T, c cast) {
 	first := orders{Role: "count", Times: 1}
 	points := c.points(t, first)
 	entries := c.entries(t)
-	for point := 1; point <= points; point++ {
-		c := cast{c.Processes, c.test, t.TempDir(), nil}
-		c.store = c.Open(t, c.dir)
-		first.Crash = point
-		if !c.crash(t, first) {
-			t.Errorf("point %d: the process came to its end", point)
-		}
-		want := 1
-		switch _, err := c.store.Get(t.Context(), key); {
-		case err == nil:
-			want++
-		case !errors.Is(err, tokenstore.ErrNotFound):
-			t.Errorf("point %d: %v", point, err)
-		}
-		soon(t, fmt.Sprintf("a save after a crash at point %d", point), func() {
-			if err := add(t.Context(), c.store, key, crashSize); err != nil {
-				t.Errorf("point %d: %v", point, err)
+	for range max(1, c.Kills) {
+		for point := 1; point <= points; point++ {
+			c := cast{c.Processes, c.test, t.TempDir(), nil, c.Counts}
+			c.store = c.Open(t, c.dir)
+			first.Point = point
+			if !c.crash(t, first) {
+				t.Errorf("point %d: the process came to its end", point)
 			}
-		})
-		if n, err := wholeNumber(get(t, c.store, key)); n != want {
-			t.Errorf("point %d: got record %d, want %d (%v)", point, n, want, err)
-		}
-		if now := c.entries(t); len(now) != len(entries) {
-			t.Errorf("point %d: after the next save there is %q, without a crash there was %q", point, now, entries)
+			n, err := 0, error(nil)
+			r, err := c.store.Get(t.Context(), key)
+			if err == nil {
+				n, err = wholeNumber(r)
+			} else if errors.Is(err, tokenstore.ErrNotFound) {
+				err = nil
+			}
+			if err != nil || n > 1 {
+				t.Errorf("point %d: got record %d (%v)", point, n, err)
+			}
+			c.killed(err == nil && n <= 1)
+			soon(t, fmt.Sprintf("a save after a crash at point %d", point), func() {
+				if err := add(t.Context(), c.store, key, crashSize); err != nil {
+					t.Errorf("point %d: %v", point, err)
+				}
+			})
+			if next, err := wholeNumber(get(t, c.store, key)); next != n+1 {
+				t.Errorf("point %d: got record %d, want %d (%v)", point, next, n+1, err)
+			}
+			if now := c.entries(t); len(now) != len(entries) {
+				t.Errorf("point %d: after the next save there is %q, without a crash there was %q", point, now, entries)
+			}
+			c.clear(t)
 		}
 	}
-	t.Logf("%d points", points)
 }
 
 func testKilledSave(t *testing.T, c cast) {
 	save(t, c.store, key, grant(1, crashSize))
 	entries := c.entries(t)
 	points := c.points(t, orders{Role: "save"})
-	kills := 0
 	for range max(1, c.Kills) {
 		for point := 1; point <= points; point++ {
 			before, err := wholeNumber(get(t, c.store, key))
 			if err != nil {
 				t.Fatal(err)
 			}
-			if c.crash(t, orders{Role: "save", Crash: point}) {
-				kills++
-			} else {
+			if !c.crash(t, orders{Role: "save", Point: point}) {
 				t.Errorf("point %d: the process came to its end", point)
 			}
 			// Whole, and the old or the new one; and so to who holds the lock.
 			after, err := wholeNumber(get(t, c.store, key))
-			if err != nil || after != before && after != before+1 {
+			intact := err == nil && (after == before || after == before+1)
+			if !intact {
 				t.Errorf("point %d: got record %d after %d (%v)", point, after, before, err)
 			}
+			c.killed(intact)
 			soon(t, fmt.Sprintf("a save after a crash at point %d", point), func() {
 				if err := saveAsRefreshDoes(t.Context(), c.store); err != nil {
 					t.Errorf("point %d: %v", point, err)
@@ -375,7 +425,6 @@ func testKilledSave(t *testing.T, c cast) {
 			}
 		}
 	}
-	t.Logf("%d kills at %d points, every record whole", kills, points)
 }
 
 func testKilledDelete(t *testing.T, c cast) {
@@ -397,12 +446,15 @@ func testKilledDelete(t *testing.T, c cast) {
 	for range max(1, c.Kills) {
 		for point := 1; point <= points; point++ {
 			reset()
-			if !c.crash(t, orders{Role: "delete", Crash: point}) {
+			if !c.crash(t, orders{Role: "delete", Point: point}) {
 				t.Errorf("point %d: the process came to its end", point)
 			}
-			if r, err := c.store.Get(t.Context(), key); !errors.Is(err, tokenstore.ErrNotFound) && !equal(r, grant(1, crashSize)) {
+			r, err := c.store.Get(t.Context(), key)
+			intact := errors.Is(err, tokenstore.ErrNotFound) || err == nil && equal(r, grant(1, crashSize))
+			if !intact {
 				t.Errorf("point %d: got neither the record nor ErrNotFound: %v", point, err)
 			}
+			c.killed(intact)
 			soon(t, fmt.Sprintf("a delete after a crash at point %d", point), func() {
 				if err := c.store.Delete(t.Context(), key); err != nil {
 					t.Errorf("point %d: %v", point, err)
@@ -414,7 +466,103 @@ func testKilledDelete(t *testing.T, c cast) {
 			}
 		}
 	}
-	t.Logf("%d points", points)
+}
+
+// A call that was given up and finishes late never undoes what somebody has
+// saved after it.
+func testLateSave(t *testing.T, c cast)   { c.late(t, "save") }
+func testLateDelete(t *testing.T, c cast) { c.late(t, "delete") }
+
+// haste is when a call is given up that is not answered.
+const haste = 50 * time.Millisecond
+
+// late has a child give up the call that follows each crash point, in turn, and
+// saves a newer record as soon as that can be done.
+func (c cast) late(t *testing.T, role string) {
+	const older, newer = 1, 3
+	save(t, c.store, key, grant(newer, crashSize))
+	entries := c.entries(t)
+	save(t, c.store, key, grant(older, crashSize))
+	points := c.points(t, orders{Role: role})
+	late := 0
+	for point := 1; point <= points; point++ {
+		save(t, c.store, key, grant(older, crashSize))
+		cmd := c.child(t, orders{Role: role, Point: point, Late: true})
+		in, out := pipes(t, cmd)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		said := func() string {
+			line, err := out.ReadString('\n')
+			if err != nil {
+				t.Fatalf("point %d: the process says %q, %v", point, line, err)
+			}
+			return line
+		}
+		if said() != "there\n" {
+			t.Fatalf("point %d: the process has not come there", point)
+		}
+		resume := sync.OnceFunc(c.Stall(t, c.dir))
+		defer resume()
+		_, _ = fmt.Fprintln(in)
+		if said() == "true\n" {
+			late++
+		}
+		// Who saves next may have to wait for what was given up.
+		next := func(ctx context.Context) error {
+			return c.store.Update(ctx, key, func(ctx context.Context, l *tokenstore.Locked) error {
+				_, err := l.Save(ctx, grant(newer, crashSize))
+				return errors.Join(err, l.SetMark(ctx, tokenstore.Mark{}))
+			})
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), haste)
+		err := next(ctx)
+		cancel()
+		resume()
+		if err != nil {
+			soon(t, fmt.Sprintf("a save after a late call at point %d", point), func() {
+				if err := next(t.Context()); err != nil {
+					t.Errorf("point %d: %v", point, err)
+				}
+			})
+		}
+		time.Sleep(haste) // if something is still to come, then now
+		_ = in.Close()
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("point %d: the process: %v", point, err)
+		}
+		if n, err := wholeNumber(get(t, c.store, key)); n != newer {
+			t.Errorf("point %d: got record %d, and not what was saved last (%v)", point, n, err)
+		}
+		if now := c.entries(t); len(now) != len(entries) {
+			t.Errorf("point %d: there is %q, without a late call there was %q", point, now, entries)
+		}
+	}
+	if late == 0 {
+		t.Error("nothing was given up: Stall holds up nothing")
+	}
+	c.Late += late
+}
+
+func pipes(t testing.TB, cmd *exec.Cmd) (in io.WriteCloser, out *bufio.Reader) {
+	t.Helper()
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pipe, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return in, bufio.NewReader(pipe)
+}
+
+// clear keeps what many tests leave in one keychain from making it slow.
+func (c cast) clear(t testing.TB) {
+	t.Helper()
+	if err := c.store.Delete(t.Context(), key); err != nil {
+		t.Error(err)
+	}
 }
 
 func (c cast) entries(t testing.TB) []string {

@@ -1,6 +1,6 @@
 // Package storetest proves that an implementation of [tokenstore.Store] keeps
 // the contract: [Run] within one process, [RunProcesses] across several, some
-// of which are killed.
+// of which are killed, and some give up calls that finish late.
 //
 // It stores only made-up records. It does not measure, and it does not look
 // for secrets in what a store writes.
