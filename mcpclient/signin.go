@@ -591,7 +591,7 @@ func (s *state) finish(ctx context.Context, p *PendingLogin, secret tokenstore.S
 	}
 	var generation string
 	start = time.Now()
-	for delay := 50 * time.Millisecond; ; delay *= 2 {
+	for delay := 50 * time.Millisecond; ; delay = min(2*delay, time.Second) {
 		err = s.store.Update(ctx, s.key, func(ctx context.Context, l *tokenstore.Locked) error {
 			if generation, err = l.Save(ctx, tokenstore.Record{Grant: g}); err != nil {
 				return err

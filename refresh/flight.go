@@ -393,7 +393,7 @@ func (f *flight) dropRegistration(ctx context.Context, g *tokenstore.Grant) erro
 func (f *flight) save(ctx context.Context, l *tokenstore.Locked, g *tokenstore.Grant) (generation string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, f.cfg.SaveTimeout)
 	defer cancel()
-	for delay := 50 * time.Millisecond; ; delay *= 2 {
+	for delay := 50 * time.Millisecond; ; delay = min(2*delay, time.Second) {
 		if generation, err = l.Save(ctx, tokenstore.Record{Grant: g}); err == nil {
 			return generation, nil
 		}

@@ -8,14 +8,8 @@ package crashpoint
 
 import (
 	"os"
-	"strconv"
-	"strings"
 	"sync/atomic"
 )
-
-// EnvVar names the variable from which a test binary takes the point at which
-// it dies, as [ArmFromEnv] reads it. Only test binaries look at it.
-const EnvVar = "ASTRAVUE_MCP_TEST_CRASH"
 
 var armed atomic.Pointer[func(point string)]
 
@@ -32,26 +26,6 @@ func Hit(point string) {
 func Arm(f func(point string)) (disarm func()) {
 	armed.Store(&f)
 	return func() { armed.CompareAndSwap(&f, nil) }
-}
-
-// ArmFromEnv makes the process die as [Kill] lets it, at the point that
-// [EnvVar] names; "point#3" is the third hit of it. An unset variable arms
-// nothing.
-func ArmFromEnv() {
-	want, nth, _ := strings.Cut(os.Getenv(EnvVar), "#")
-	if want == "" {
-		return
-	}
-	n, err := strconv.ParseInt(nth, 10, 64)
-	if err != nil {
-		n = 1
-	}
-	var hits atomic.Int64
-	Arm(func(point string) {
-		if point == want && hits.Add(1) == n {
-			Kill()
-		}
-	})
 }
 
 // Kill ends this process as SIGKILL does: nothing deferred runs, nothing is

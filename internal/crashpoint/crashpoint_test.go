@@ -2,44 +2,33 @@ package crashpoint_test
 
 import (
 	"os"
-	"os/exec"
 	"slices"
 	"testing"
 
 	"github.com/astravue/mcp-client-go/internal/crashpoint"
+	"github.com/astravue/mcp-client-go/internal/testenv"
 )
 
 func TestMain(m *testing.M) {
-	if os.Getenv(crashpoint.EnvVar) != "" {
-		crashpoint.ArmFromEnv()
-		for _, p := range []string{"a", "b", "b"} {
-			crashpoint.Hit(p)
-			os.Stdout.WriteString(p)
-		}
-		os.Exit(0)
-	}
+	testenv.Serve(func(at string) bool {
+		defer crashpoint.Arm(func(point string) {
+			if point == at {
+				crashpoint.Kill()
+			}
+		})()
+		crashpoint.Hit("a")
+		return true
+	})
 	os.Exit(m.Run())
 }
 
 func TestKillAtThePointNamed(t *testing.T) {
-	for _, c := range []struct {
-		env, out string
-		survives bool
-	}{
-		{"a", "", false},
-		{"b", "a", false},
-		{"b#2", "ab", false},
-		{"b#3", "abb", true},
-		{"other", "abb", true},
-	} {
-		t.Run(c.env, func(t *testing.T) {
-			cmd := exec.Command(os.Args[0])
-			cmd.Env = append(os.Environ(), crashpoint.EnvVar+"="+c.env)
-			out, err := cmd.Output()
-			if string(out) != c.out || (err == nil) != c.survives {
-				t.Errorf("got output %q and %v, want %q, survives %v", out, err, c.out, c.survives)
-			}
-		})
+	for at, survives := range map[string]bool{"b": true, "a": false} {
+		p := testenv.Spawn(t)
+		p.Send(at)
+		if alive := p.Receive(new(bool)); alive != survives {
+			t.Errorf("to be killed at %q it says that it is alive: %v", at, alive)
+		}
 	}
 }
 
