@@ -4,6 +4,7 @@ package tokenstore
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 	"net"
 	"os/exec"
@@ -26,6 +27,8 @@ func explain(err error) error {
 		return unavailable("there is no keychain on this platform", err)
 	case errors.As(err, &dial), errors.As(err, &run), errors.As(err, &path):
 		return unavailable("there is no D-Bus session here, and so no keychain", err)
+	case errors.Is(err, dbus.ErrClosed), errors.Is(err, io.EOF):
+		return unavailable("the D-Bus session has ended, or restarts", err)
 	case errors.As(err, &call):
 		switch call.Name {
 		case "org.freedesktop.Secret.Error.NoSuchObject",

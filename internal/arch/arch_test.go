@@ -83,7 +83,6 @@ var rooms = map[string]room{
 		floor:  2,
 		own:    []string{"tokenstore", "internal/oauthhttp", "internal/clock", "internal/secret", "internal/crashpoint"},
 		others: []string{"golang.org/x/oauth2", sync + "singleflight"},
-		tests:  []string{"filippo.io/age"},
 	},
 
 	"discovery": {floor: 1, own: []string{"internal/oauthhttp"}},
