@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -267,6 +268,9 @@ If the tool itself reports an error isError is true and the exit status 4.`,
 					return err
 				}
 				res, err := session.CallTool(ctx, &mcp.CallToolParams{Name: tool.Name, Arguments: given})
+				if errors.Is(err, mcpclient.ErrNoAnswer) {
+					err = &unansweredError{err}
+				}
 				if err != nil {
 					return err
 				}
@@ -277,6 +281,11 @@ If the tool itself reports an error isError is true and the exit status 4.`,
 	cmd.Flags().StringVar(&raw, "args", "", "arguments as a `JSON` object, @file or - for standard input")
 	return cmd
 }
+
+// An unansweredError is a call of which nobody knows whether it was carried out.
+type unansweredError struct{ error }
+
+func (e *unansweredError) Unwrap() error { return e.error }
 
 // readArgs returns the object that --args gives.
 func (a *app) readArgs(raw string) (map[string]any, error) {

@@ -77,7 +77,8 @@ const codes = `  usage, login_required, token_refused, forbidden, denied, author
   issuer_mismatch, metadata_mismatch, no_pkce, unsafe_address, no_sign_in,
   not_found, no_client_id, registration_refused, port_taken, client_refused,
   exchange_failed, locked, no_passphrase, wrong_passphrase, store_unavailable,
-  store_damaged, not_saved, try_again, interrupted, timeout, tls, network, bad_answer, failed`
+  store_damaged, not_saved, try_again, interrupted, timeout, tls, network,
+  no_answer, server_error, bad_answer, failed`
 
 // report prints err, if there is one, and returns the exit status.
 func (a *app) report(err error) int {
@@ -134,32 +135,35 @@ func (a *app) report(err error) int {
 // explain returns the error's code in JSON, the exit status, and what to do.
 func (a *app) explain(err error) (code string, status int, hint string) {
 	var (
-		usage     *usageError
-		tool      *toolError
-		phrase    *passphraseError
-		denied    *authcode.AuthorizationError
-		issuer    *authcode.IssuerError
-		port      *callback.PortError
-		refused   *dcr.Error
-		redirects *dcr.RedirectURIError
-		missing   *discovery.NotFoundError
-		mismatch  *discovery.MismatchError
-		address   *discovery.URLError
-		token     *mcpclient.TokenRefusedError
-		forbidden *mcpclient.ForbiddenError
-		answer    *mcpclient.AnswerError
-		locked    *tokenstore.LockTimeoutError
-		retry     *refresh.RetryError
-		client    *refresh.ClientError
-		exchange  *authcode.TokenError
-		authority x509.UnknownAuthorityError
-		dns       *net.DNSError
-		step      = new(mcpclient.StepError)
+		usage      *usageError
+		tool       *toolError
+		phrase     *passphraseError
+		denied     *authcode.AuthorizationError
+		issuer     *authcode.IssuerError
+		port       *callback.PortError
+		refused    *dcr.Error
+		redirects  *dcr.RedirectURIError
+		missing    *discovery.NotFoundError
+		mismatch   *discovery.MismatchError
+		address    *discovery.URLError
+		token      *mcpclient.TokenRefusedError
+		forbidden  *mcpclient.ForbiddenError
+		answer     *mcpclient.AnswerError
+		unanswered *unansweredError
+		locked     *tokenstore.LockTimeoutError
+		retry      *refresh.RetryError
+		client     *refresh.ClientError
+		exchange   *authcode.TokenError
+		authority  x509.UnknownAuthorityError
+		dns        *net.DNSError
+		step       = new(mcpclient.StepError)
 	)
 	_ = errors.As(err, &step)
 	switch {
 	case a.interrupted():
 		return "interrupted", exitFailure, ""
+	case errors.As(err, &unanswered):
+		return "no_answer", exitFailure, "The server may have carried it out: see whether it has before you call again."
 	case errors.As(err, &tool):
 		return "usage", exitUsage, "To see what there is: " + a.line(strings.TrimSpace("tools "+tool.tool))
 	case errors.As(err, &usage):
@@ -192,7 +196,7 @@ func (a *app) explain(err error) (code string, status int, hint string) {
 	case errors.Is(err, mcpclient.ErrNoSignIn):
 		return "no_sign_in", exitFailure, "Check the address. If it is right, use it without signing in: " + a.line("tools")
 	case errors.As(err, &missing):
-		return "not_found", exitFailure, "Check the address; " + a.line("discover") + " shows what is found there."
+		return "not_found", exitFailure, "Check the address and your connection; " + a.line("discover") + " shows what is found there."
 	case errors.Is(err, mcpclient.ErrNoRegistration):
 		return "no_client_id", exitFailure, "Make an app in Astravue (Settings → Apps → Create App) and sign in with its ID: " + a.line("login") + " --client-id ID"
 	case errors.As(err, &refused), errors.As(err, &redirects):
@@ -245,6 +249,8 @@ func (a *app) explain(err error) (code string, status int, hint string) {
 		return "network", exitFailure, "The server hung up. Try again; if it stays so, check the address."
 	case step.Step == mcpclient.StepRegistration:
 		return "bad_answer", exitFailure, "Tell the server's administrator, or sign in with a client ID of your own: " + a.line("login") + " --client-id ID"
+	case errors.As(err, &answer) && (answer.Status >= 500 || answer.Status == http.StatusTooManyRequests):
+		return "server_error", exitFailure, "The server cannot do it now; try again later."
 	case errors.As(err, &answer):
 		return "bad_answer", exitFailure, "Check the address: it must be that of the MCP endpoint itself."
 	}
