@@ -46,18 +46,6 @@ func (n *nobody) open(ctx context.Context, url string) error {
 	return ctx.Err()
 }
 
-func TestNobodyComesBack(t *testing.T) {
-	srv := start(t, sandbox.Options{})
-	c, _ := newClient(t, srv, func(c *mcpclient.Client) {
-		c.OpenBrowser, c.SignInTimeout = new(nobody).open, 200*time.Millisecond
-	})
-	err := c.Login(t.Context(), nil)
-	if !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("Login: %v", err)
-	}
-	wantStep(t, err, mcpclient.StepCallback)
-}
-
 func TestSomebodyComesBackAtTheLastMoment(t *testing.T) {
 	srv := start(t, sandbox.Options{})
 	change := func(c *mcpclient.Client) { c.SignInTimeout = 500 * time.Millisecond }
@@ -636,6 +624,7 @@ func (s *failingStore) Update(ctx context.Context, key tokenstore.Key, f func(co
 }
 
 func TestTokensThatCannotBeSaved(t *testing.T) {
+	t.Parallel() // it takes as long as a save is tried
 	srv := start(t, sandbox.Options{})
 	full := fmt.Errorf("%w: disk full", tokenstore.ErrUnavailable)
 	c, b := newClient(t, srv, func(c *mcpclient.Client) { c.Store = &failingStore{write: full} })

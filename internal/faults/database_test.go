@@ -1,0 +1,138 @@
+package faults
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/astravue/mcp-client-go/internal/testenv"
+	"github.com/astravue/mcp-client-go/tokenstore"
+	"github.com/astravue/mcp-client-go/tokenstore/postgres"
+)
+
+const killAll = `select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()`
+
+// The troubles of a database.
+var (
+	killed   = sqlTrouble("the connections are ended, as by a restart", killAll)
+	readOnly = &trouble{name: "it is read-only",
+		begin: func(s *shelf) {
+			s.sql(`do $$ begin execute format('alter database %I set default_transaction_read_only = on', current_database()); end $$`)
+			s.sql(killAll)
+		},
+		end: func(s *shelf) {
+			s.sql(`do $$ begin execute format('alter database %I reset default_transaction_read_only', current_database()); end $$`)
+			s.sql(killAll)
+		},
+	}
+	markKept = &trouble{name: "its row cannot be removed",
+		begin: func(s *shelf) {
+			s.sql(`create function refuse() returns trigger language plpgsql as $$ begin raise 'no'; end $$`)
+			s.sql(`create trigger refuse before delete on astravue_mcp_tokens for each row execute function refuse()`)
+		},
+		end: func(s *shelf) { s.sql(`drop trigger refuse on astravue_mcp_tokens`) },
+	}
+	noTable = &trouble{name: "the table is not there",
+		begin: func(s *shelf) { s.sql(`alter table astravue_mcp_tokens rename to away`) },
+		end:   func(s *shelf) { s.sql(`alter table away rename to astravue_mcp_tokens`) },
+	}
+	garbageRow = sqlTrouble("the row holds garbage", `update astravue_mcp_tokens set sealed = 'garbage' where entry = 0`)
+	cutRow     = sqlTrouble("the row is cut off", `update astravue_mcp_tokens set sealed = substr(sealed, 1, 100) where entry = 0`)
+	newerRow   = sqlTrouble("the row is of a newer version", `update astravue_mcp_tokens set sealed = set_byte(sealed, 0, 2) where entry = 0`)
+	deletedRow = &trouble{name: "its connection is ended, and another process logs out", begin: func(s *shelf) {
+		s.sql(killAll)
+		must(s.t, s.other.Delete(context.Background(), keys[0]))
+	}}
+	wrongKey = &trouble{name: "the table was sealed with another key", wrong: func(s *shelf) {
+		s.store.(*postgres.Store).Keys = []tokenstore.Secret{tokenstore.NewSecret(strings.Repeat("b", postgres.KeySize))}
+	}}
+)
+
+func sqlTrouble(name, sql string) *trouble {
+	return &trouble{name: name, begin: func(s *shelf) { s.sql(sql) }}
+}
+
+// sql runs a statement over a connection of its own.
+func (s *shelf) sql(statement string) {
+	s.t.Helper()
+	ctx := context.Background()
+	conn, err := pgx.Connect(ctx, s.dsn+"&default_transaction_read_only=off")
+	if err != nil {
+		s.t.Error(err)
+		return
+	}
+	defer conn.Close(ctx)
+	if _, err := conn.Exec(ctx, statement); err != nil {
+		s.t.Errorf("%s: %v", statement, err)
+	}
+}
+
+func saveDatabasePart(t *testing.T, s *stage) string {
+	testenv.Postgres(t)
+	s.lasting.Add(1) // who waits for the server's end
+	open := func(t *testing.T) *shelf {
+		sh := &shelf{t: t, dsn: testenv.Postgres(t)}
+		config, err := pgx.ParseConfig(sh.dsn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		at := net.JoinHostPort(config.Host, fmt.Sprint(config.Port))
+		sh.line = newLine(t, "tcp", "127.0.0.1:0", at)
+		pool := func(dsn string) *pgxpool.Pool {
+			config, err := pgxpool.ParseConfig(dsn)
+			if err != nil {
+				t.Fatal(err)
+			}
+			config.MaxConns = 3
+			p, err := pgxpool.NewWithConfig(context.Background(), config)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(p.Close)
+			if err := p.Ping(context.Background()); err != nil { // it connects by itself, and late
+				t.Fatal(err)
+			}
+			return p
+		}
+		direct, through := pool(sh.dsn), pool(strings.Replace(sh.dsn, at, sh.line.addr, 1))
+		if err := postgres.Migrate(context.Background(), direct); err != nil {
+			t.Fatal(err)
+		}
+		database := func(p *pgxpool.Pool) *postgres.Store {
+			key := tokenstore.NewSecret(string(bytes.Repeat([]byte("a"), postgres.KeySize)))
+			return &postgres.Store{Pool: p, Keys: []tokenstore.Secret{key}, CallTimeout: patience / 3}
+		}
+		sh.store, sh.other = database(through), database(direct)
+		sh.again = func() tokenstore.Store { return database(through) }
+		return sh
+	}
+	decisions := everything([]*trouble{cutOff}, "`syscall.ECONNREFUSED`, ")
+	decisions = append(decisions, everything([]*trouble{stalls}, deadline+", ")...)
+	decisions = append(decisions, unsaved([]*trouble{cutOff}, "`syscall.ECONNREFUSED`, ")...)
+	decisions = append(decisions, unwritable([]*trouble{readOnly}, "")...)
+	decisions = append(decisions, momentary([]*trouble{onceCutOff, onceStalls, killed})...)
+	decisions = append(decisions,
+		saveDecision{atSave, []*trouble{deletedRow}, "none", 1, forgotten, loggedOut},
+		saveDecision{atClear, []*trouble{markKept}, "none", 1, "renewed", nextGoesOn},
+		saveDecision{atStart, []*trouble{noTable}, "step 8, `tokenstore.ErrUnavailable`", 0, asItWas, goesOn},
+		saveDecision{inLife, []*trouble{killed}, "none", 0, asItWas, goesOn},
+		saveDecision{atRefresh, []*trouble{killed}, "none", 1, "renewed", goesOn},
+		saveDecision{atLogin, []*trouble{killed}, "none", 1, signedIn, goesOn},
+		saveDecision{atLogout, []*trouble{killed}, "none", 2, forgotten, forgotten},
+	)
+	decisions = append(decisions, damaged(garbageRow, cutRow, newerRow)...)
+	wrong := []*trouble{wrongKey}
+	decisions = append(decisions,
+		saveDecision{atStart, wrong, "step 8, `tokenstore.ErrCorrupt`", 0, asItWas, nextGoesOn},
+		saveDecision{atLogin, wrong, "step 6, `tokenstore.ErrCorrupt`", 0, asItWas, nextGoesOn},
+		saveDecision{atLogout, wrong, "step 6, `tokenstore.ErrCorrupt`", 0, asItWas, nextGoesOn},
+	)
+	decisions = append(decisions, waiting()...)
+	return s.saves(t, open, nil, decisions)
+}
