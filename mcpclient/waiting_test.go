@@ -85,7 +85,7 @@ func soon(t *testing.T, since time.Time, what string, done <-chan error) error {
 	select {
 	case err := <-done:
 		return err
-	case <-time.After(time.Until(since.Add(slow - time.Second))):
+	case <-time.After(time.Until(since.Add(slow / 2))):
 		t.Fatalf("%s waits for the refresh", what)
 		return nil
 	}

@@ -22,7 +22,6 @@ func BenchmarkFresh(b *testing.B) {
 	access(b, s)
 	reuse := oauth2.ReuseTokenSource(&oauth2.Token{AccessToken: g.AccessToken.Reveal(), Expiry: g.ExpiresAt}, nil)
 	ctx := b.Context()
-	start := time.Now()
 
 	for _, c := range []struct {
 		name string
@@ -30,7 +29,7 @@ func BenchmarkFresh(b *testing.B) {
 	}{
 		{"Source", func() bool { a, err := s.Access(ctx); return a != nil && err == nil }},
 		{"ReuseTokenSource", func() bool { t, err := reuse.Token(); return t != nil && err == nil }},
-		{"time.Now", func() bool { return time.Now().After(start) }},
+		{"time.Now", func() bool { return !time.Now().IsZero() }},
 	} {
 		for _, goroutines := range []int{1, 2, 8, 64} {
 			b.Run(fmt.Sprintf("%s/%d", c.name, goroutines), func(b *testing.B) {

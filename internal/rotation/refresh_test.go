@@ -321,8 +321,9 @@ func TestStoppedWhileHoldingTheLock(t *testing.T) {
 }
 
 func stoppedHolder(t *testing.T, p place, end string) {
-	const callers, patience = 8, 500 * time.Millisecond
+	const callers, patience = goroutines, 500 * time.Millisecond
 	var total tally
+	var longest time.Duration // that somebody waited for the lock
 	n := rounds()
 	for range n {
 		srv := start(t, sandbox.Options{AutoApprove: true})
@@ -351,6 +352,7 @@ func stoppedHolder(t *testing.T, p place, end string) {
 		if got.Locked != len(others)*callers || srv.Counts().Requests[sandbox.StepRefresh] != 0 {
 			t.Errorf("while it is stopped: %v", got)
 		}
+		longest = max(longest, got.Longest)
 		for i, waited := range got.Waited {
 			if waited < patience/2 || waited > 10*time.Second || !strings.Contains(got.Holders[i], fmt.Sprint(holder[0].Process.Pid)) {
 				t.Fatalf("waited %v for %q", waited, got.Holders[i])
@@ -399,7 +401,8 @@ func stoppedHolder(t *testing.T, p place, end string) {
 		p.clear(t)
 	}
 	testenv.Count(t, "stopped holder", "store", p.Kind, "the holder", end, "callers", fmt.Sprintf("%d × %d", processes, callers),
-		"rounds", n, "calls that named the holder", total.Locked, "calls afterwards", total.Called, "failed", len(total.Failed), "sign-ins", total.Browsers)
+		"rounds", n, "lock timeout", patience, "calls that named the holder", total.Locked,
+		"longest of them", longest.Round(10*time.Millisecond), "calls afterwards", total.Called, "failed", len(total.Failed), "sign-ins", total.Browsers)
 }
 
 func eventually(t *testing.T, what string, ok func() bool) {

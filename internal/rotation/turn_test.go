@@ -48,6 +48,7 @@ type tally struct {
 	Locked int // and with a LockTimeoutError in a RetryError
 	Failed []string
 
+	Longest  time.Duration   // that a call took
 	Retry    time.Time       // the latest that a RetryError named
 	Waited   []time.Duration // for a lock
 	Holders  []string
@@ -62,6 +63,7 @@ func (t *tally) add(o tally) {
 	t.Called += o.Called
 	t.Dead += o.Dead
 	t.Locked += o.Locked
+	t.Longest = max(t.Longest, o.Longest)
 	t.Failed = append(t.Failed, o.Failed...)
 	if o.Retry.After(t.Retry) {
 		t.Retry = o.Retry
@@ -132,9 +134,11 @@ func (o *turn) take() (t tally) {
 				if o.For > 0 {
 					time.Sleep(50 * time.Millisecond)
 				}
+				began := time.Now()
 				err := call(ctx)
 				mu.Lock()
 				t.note(err)
+				t.Longest = max(t.Longest, time.Since(began))
 				mu.Unlock()
 			}
 		})
