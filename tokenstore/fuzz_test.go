@@ -374,7 +374,7 @@ func FuzzKeychainItems(f *testing.F) {
 	f.Add([]byte("\x00\x10\x04\x20\x00\x11\x03\x20\x00\x10\x05\x10\x00\x10\x06\x20\x00\x11\x01\x03\x06\x00"))
 	f.Add([]byte("\x01\x00\x01\x01\x01\x02\x01\x03\x01\x04\x01\x05\x02\x00\x02\x01\x02\x02\x02\x03"))
 	f.Fuzz(func(t *testing.T, life []byte) {
-		if len(life) > 100 {
+		if len(life) > 60 {
 			return // slow, and nothing new
 		}
 		ctx := context.Background()
