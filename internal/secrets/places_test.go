@@ -35,6 +35,8 @@ import (
 func TestWebapp(t *testing.T) {
 	w := newWorld(t, "code", "code_verifier", "state", "access_token", "refresh_token", "cookie key")
 	h := newHouse(t, w, "../../examples/webapp", "build")
+	stop := w.watch()
+	defer stop()
 	key := rand.Text() + rand.Text()
 	w.Add("cookie key", key)
 	app := h.command("webapp", "-listen", "127.0.0.1:0", "-key-file", h.give("key", key))

@@ -99,7 +99,7 @@ func (w *world) print(where string, v any) {
 	}
 	var text bytes.Buffer
 	for _, v := range all {
-		for _, verb := range []string{"v", "+v", "#v", "s", "q", "x", "X", "d", "t"} {
+		for _, verb := range []string{"v", "+v", "#v", "T", "s", "q", "+q", "#q", "x", "X", "# x", "d", "b", "o", "c", "U", "e", "g", "t", "p"} {
 			fmt.Fprintf(&text, "%"+verb+"\n", v)
 		}
 		if data, err := json.Marshal(v); err == nil {
