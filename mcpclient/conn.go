@@ -152,7 +152,11 @@ func (c *conn) post(req *http.Request) (*http.Response, error) {
 		c.busy = err
 		c.mu.Unlock()
 	}
-	if errors.Is(err, ErrNoAnswer) && asked.method != listen { // one that has begun is its stream's to go on with
+	switch {
+	case err != nil && asked.method == listen && passes(err) && req.Context().Err() == nil:
+		// The SDK does not look at the error, and would never hear of a change.
+		return events(req, (&stream{conn: c, req: req, asked: asked}).body(http.NoBody)), nil
+	case errors.Is(err, ErrNoAnswer):
 		return c.repeat(req, asked, err)
 	}
 	return resp, err
@@ -270,9 +274,7 @@ func (c *conn) answer(req *http.Request, asked call, resp *http.Response) (*http
 		default:
 			var r *jsonrpc.Response
 			if r, wrong.Err = answers(body, asked.id); wrong.Err == nil {
-				if asked.method == listTools {
-					c.learn(r)
-				}
+				c.learn(asked, r)
 				if asked.id != asked.given {
 					if body, err = asked.response(r); err != nil {
 						return nil, err
@@ -360,6 +362,9 @@ func (c *conn) revive(ctx context.Context, stale string, asked call) error {
 		_, err = c.replay(ctx, second, id, asked, nil)
 	}
 	c.audit(ctx, StepConnect, "new session", "", start, err)
+	if errors.Is(err, ErrNoAnswer) {
+		err = errors.New(err.Error()) // the handshake had none; the call was not carried out
+	}
 	if err != nil {
 		return fmt.Errorf("the server has forgotten the session and takes no new one: %w", err)
 	}
@@ -454,11 +459,16 @@ func (c *conn) stream(req *http.Request) *http.Response {
 	r, w := io.Pipe()
 	ctx, cancel := context.WithCancel(req.Context())
 	go func() { w.CloseWithError(c.feed(ctx, req, w)) }()
+	return events(req, &streamBody{r, cancel})
+}
+
+// events is an answer that begins at once.
+func events(req *http.Request, body io.ReadCloser) *http.Response {
 	return &http.Response{
 		Status: "200 OK", StatusCode: http.StatusOK,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header:        http.Header{"Content-Type": {"text/event-stream"}},
-		Body:          &streamBody{r, cancel},
+		Body:          body,
 		ContentLength: -1,
 		Request:       req,
 	}
@@ -523,8 +533,8 @@ func (c *conn) feed(ctx context.Context, req *http.Request, w io.Writer) error {
 			}
 		case isEvents(resp):
 			streamed = id
-			for events := newEventReader(resp.Body, c.droppedEvent); ; {
-				e, err := events.next()
+			for upstream := newEventReader(resp.Body, c.droppedEvent); ; {
+				e, err := upstream.next()
 				if err != nil {
 					break
 				}
@@ -555,7 +565,7 @@ func (c *conn) feed(ctx context.Context, req *http.Request, w io.Writer) error {
 			failures = 0
 		}
 		switch {
-		case resuming && (silent || failures >= resumeTries):
+		case resuming && (silent || failures >= resumeTries || wait > backoffMax):
 			return c.lose(answers, w)
 		case silent:
 			// For as long as this session lasts: a POST may begin another one.

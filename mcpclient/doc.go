@@ -35,4 +35,6 @@
 // may have carried out, unless that is safe: it lists or reads, or it calls a
 // tool that the last list of tools has as read-only or idempotent. Any other
 // call whose connection ends before the answer comes fails with [ErrNoAnswer].
+// A repetition has an ID of its own: who cancels the call then tells a server of
+// MCP 2025-11-25 of the first one only, and ends the connection of the second.
 package mcpclient

@@ -38,8 +38,10 @@ var (
 
 	// ErrNoAnswer is wrapped by the error of a call whose connection ended
 	// before its answer came. The server may have carried it out, so it was
-	// not repeated, unless that is safe: then it was, in vain. The session
-	// goes on.
+	// not repeated, unless that is safe: then it was, in vain, and why is in
+	// the text, or beside it if the answer was no stream. The session goes on.
+	// It goes through the SDK as a JSON-RPC error, with a code that no server
+	// should use, though no server has answered.
 	ErrNoAnswer error = &jsonrpc.Error{Code: -33001, Message: "the connection ended before the answer came, and the server may have carried out the call"}
 
 	// ErrClosed is returned after [Client.Close].
@@ -195,4 +197,16 @@ func orWord(s, word string) string {
 		return word
 	}
 	return s
+}
+
+// noAnswer is the [ErrNoAnswer] of a request that ended with this error, whose
+// Timeout net/http asks for.
+type noAnswer struct{ error }
+
+func (e noAnswer) Error() string   { return ErrNoAnswer.Error() + ": " + e.error.Error() }
+func (e noAnswer) Unwrap() []error { return []error{ErrNoAnswer, e.error} }
+
+func (e noAnswer) Timeout() bool {
+	var t interface{ Timeout() bool }
+	return errors.As(e.error, &t) && t.Timeout()
 }

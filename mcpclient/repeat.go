@@ -43,7 +43,7 @@ func (c *conn) repeats(asked call) bool {
 }
 
 // learn remembers of which tools a list says that they are safe to repeat.
-func (c *conn) learn(list *jsonrpc.Response) {
+func (c *conn) learn(asked call, list *jsonrpc.Response) {
 	var result struct {
 		Tools []struct {
 			Name        string `json:"name"`
@@ -53,12 +53,12 @@ func (c *conn) learn(list *jsonrpc.Response) {
 			} `json:"annotations"`
 		} `json:"tools"`
 	}
-	if list.Error != nil || json.Unmarshal(list.Result, &result) != nil {
+	if asked.method != listTools || list.Error != nil || json.Unmarshal(list.Result, &result) != nil {
 		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.tools == nil {
+	if c.tools == nil || asked.cursor == "" { // the first page of a list in place of the last one
 		c.tools = make(map[string]bool)
 	}
 	for _, t := range result.Tools {
@@ -83,9 +83,11 @@ func (c *conn) repeat(req *http.Request, asked call, lost error) (*http.Response
 	if asked.method == listen {
 		ask = never // nobody waits for it
 	}
+	var wait time.Duration // as the server asks for
+	var last error
 	for c.repeats(asked) {
 		select {
-		case <-time.After(backoff(asked.repeats)):
+		case <-time.After(max(wait, backoff(asked.repeats))):
 		case <-req.Context().Done():
 			return nil, req.Context().Err()
 		}
@@ -101,9 +103,16 @@ func (c *conn) repeat(req *http.Request, asked call, lost error) (*http.Response
 		if req.Context().Err() != nil {
 			return nil, err
 		}
-		if !passes(err) && (asked.method != listen || !errors.Is(err, ErrLoginRequired)) {
-			return nil, fmt.Errorf("%w; and when it was repeated: %w", lost, err)
+		last, wait = err, 0
+		if answer := new(AnswerError); errors.As(err, &answer) {
+			wait = answer.RetryAfter
 		}
+		if wait > backoffMax && asked.method != listen || !passes(err) && (asked.method != listen || !errors.Is(err, ErrLoginRequired)) {
+			break
+		}
+	}
+	if last != nil {
+		lost = fmt.Errorf("%w; and when it was repeated: %w", lost, last)
 	}
 	return nil, lost
 }
@@ -152,6 +161,7 @@ type stream struct {
 	req      *http.Request // the call's
 	asked    call
 	last     string // ID of the last event
+	begun    time.Time
 	answered bool
 	forget   func() bool // see suspend
 }
@@ -160,6 +170,7 @@ type stream struct {
 // stream that ends without the answer has no type: [ErrNoAnswer] comes instead,
 // or the answer to a repetition, unless the SDK will resume the stream.
 func (s *stream) body(body io.ReadCloser) io.ReadCloser {
+	s.begun = time.Now()
 	return &eventBody{
 		events: newEventReader(body, s.droppedEvent),
 		body:   body,
@@ -181,7 +192,7 @@ func (s *stream) body(body io.ReadCloser) io.ReadCloser {
 func (s *stream) see(e *event) {
 	s.last = cmp.Or(e.id, s.last)
 	s.heard(e.msg)
-	if s.asked.method == listen {
+	if s.asked.method == listen && time.Since(s.begun) > backoffMax { // not one that is acknowledged and ended
 		s.asked.repeats = 0
 	}
 	r, ok := e.msg.(*jsonrpc.Response)
@@ -189,9 +200,7 @@ func (s *stream) see(e *event) {
 		return
 	}
 	s.answered = true
-	if s.asked.method == listTools {
-		s.learn(r)
-	}
+	s.learn(s.asked, r)
 	if s.asked.id != s.asked.given {
 		e.raw = s.event(r)
 	}
@@ -211,8 +220,9 @@ func (s *stream) instead(why error) io.ReadCloser {
 	r := &jsonrpc.Response{}
 	if err == nil {
 		var body []byte
-		if body, err = io.ReadAll(resp.Body); err == nil {
-			_ = resp.Body.Close()
+		body, err = io.ReadAll(io.LimitReader(resp.Body, mostAnswer))
+		_ = resp.Body.Close()
+		if err == nil {
 			var msg jsonrpc.Message
 			if msg, err = jsonrpc.DecodeMessage(body); err == nil {
 				r, _ = msg.(*jsonrpc.Response) // c.answer has checked it
@@ -249,6 +259,9 @@ func (c *conn) suspend(s *stream) {
 		c.suspended = make(map[string]*stream)
 	}
 	last := s.last
+	if c.suspended[last] != nil {
+		return // of another stream with the same ID: that one is not taken from it
+	}
 	c.suspended[last] = s
 	s.forget = context.AfterFunc(s.req.Context(), func() { c.resume(last) })
 }

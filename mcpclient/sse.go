@@ -140,11 +140,16 @@ func (b *eventBody) Read(p []byte) (int, error) {
 				b.more = b.ended(err)
 				b.ended = nil
 			}
-			if b.more != nil {
+			switch more := b.more.(type) {
+			case nil:
+				return 0, err
+			case *eventBody: // in its place, or a stream that is begun anew for ever would grow for ever
 				_ = b.body.Close()
-				return b.more.Read(p)
+				*b = *more
+				return b.Read(p)
 			}
-			return 0, err
+			_ = b.body.Close()
+			return b.more.Read(p)
 		}
 		if b.seen != nil {
 			b.seen(&e)

@@ -201,7 +201,7 @@ func (s *state) send(req *http.Request, access *refresh.Access, resend bool) (*h
 	}
 	resp, err := s.rt.RoundTrip(r)
 	if err != nil && req.Context().Err() == nil && outcome(err) == oauthhttp.Unknown {
-		err = fmt.Errorf("%w: %w", ErrNoAnswer, err)
+		err = noAnswer{err}
 	}
 	return resp, err
 }
@@ -245,6 +245,7 @@ type call struct {
 	live      bool       // and somebody waits for the answer
 	operation string     // what a step-up is counted by
 
+	cursor  string     // of a list: the page that is asked for, "" for the first
 	given   jsonrpc.ID // by the SDK, if id is that of a repetition
 	repeats int        // how often it was repeated
 }
@@ -266,8 +267,9 @@ func parseCall(req *http.Request) call {
 		ID      any    `json:"id"`
 		Method  string `json:"method"`
 		Params  struct {
-			Name string `json:"name"`
-			URI  string `json:"uri"`
+			Name   string `json:"name"`
+			URI    string `json:"uri"`
+			Cursor string `json:"cursor"`
 		} `json:"params"`
 	}
 	var fault *json.UnmarshalTypeError // of params, which are none of ours
@@ -277,7 +279,7 @@ func parseCall(req *http.Request) call {
 	c.mcp, c.method = true, msg.Method
 	c.wanted = msg.Method != "" && msg.ID != nil
 	c.id, _ = jsonrpc.MakeID(msg.ID)
-	c.given = c.id
+	c.given, c.cursor = c.id, msg.Params.Cursor
 	c.live = c.wanted && req.Context().Err() == nil
 	c.operation = msg.Method + " " + msg.Params.Name + msg.Params.URI
 	return c
@@ -330,22 +332,27 @@ func (s *state) left(ctx context.Context, issuer string, c *discovery.Challenge)
 	}
 	s.look = look{issuer: issuer, at: now}
 	s.mu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	looking, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
-	if c == nil {
-		asked, _, err := s.challenge(ctx)
-		if err != nil {
-			return false
+	moved := func() bool {
+		if c == nil {
+			asked, _, err := s.challenge(looking)
+			if err != nil {
+				return false
+			}
+			c = &asked
 		}
-		c = &asked
-	}
-	if !s.moved(ctx, *c, issuer) {
-		return false
-	}
+		return s.moved(looking, *c, issuer)
+	}()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.look = look{issuer, now, true}
-	return true
+	switch {
+	case moved:
+		s.look = look{issuer, now, true}
+	case ctx.Err() != nil:
+		s.look = look{} // nobody has looked
+	}
+	return moved
 }
 
 // clockAhead returns by how much the server's clock is ahead of ours, if that

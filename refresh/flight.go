@@ -223,6 +223,7 @@ func (f *flight) renew(ctx context.Context, l *tokenstore.Locked) (*Access, erro
 // that may be older. prior is the mark found.
 func (f *flight) send(ctx context.Context, l *tokenstore.Locked, h, next *held, stored string, prior tokenstore.Mark) (*Access, error) {
 	g, forced := next.grant, f.forces(next)
+	began := time.Now()
 	sent := tokenstore.Mark{Pending: true, Generation: stored, At: clock.Now(), Tries: prior.Tries + 1, Failures: prior.Failures}
 	if err := setMark(ctx, l, sent); err != nil {
 		f.report(g, notSent, err)
@@ -239,7 +240,7 @@ func (f *flight) send(ctx context.Context, l *tokenstore.Locked, h, next *held, 
 	// The time for it began with the mark: a database takes the lock away from
 	// who is silent for longer than a request may take, as a process is that was
 	// stopped here, and then the token is another's to send.
-	asked, left := time.Now(), f.cfg.RequestTimeout-max(clock.Now().Sub(sent.At), 0)
+	left := f.cfg.RequestTimeout - max(clock.Now().Sub(sent.At), 0)
 	if left <= 0 {
 		return f.rejected(ctx, l, h, next, prior, sent, errStoodStill)
 	}
@@ -262,7 +263,7 @@ func (f *flight) send(ctx context.Context, l *tokenstore.Locked, h, next *held, 
 	switch {
 	case !next.live(now):
 		next.err, next.retryAt = ErrDeadOnArrival, now.Add(backoff(prior.Failures+1))
-		if jump := now.Sub(sent.At) - time.Since(asked); next.live(now.Add(-jump)) {
+		if jump := now.Sub(sent.At) - time.Since(began); next.live(now.Add(-jump)) {
 			next.err = fmt.Errorf("%w: %w (by %s)", ErrDeadOnArrival, ErrClockMoved, jump.Round(time.Second))
 		}
 		after = tokenstore.Mark{Generation: generation, At: now, Failures: prior.Failures + 1, NotBefore: next.retryAt}

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -67,6 +68,7 @@ type app struct {
 	cancel context.CancelFunc
 	client *mcpclient.Client
 	asking sync.WaitGroup // passphrase prompts
+	called atomic.Bool    // a tool
 }
 
 const about = `astravue-mcp connects to Astravue MCP, or to any other MCP server that asks for

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -267,10 +266,8 @@ If the tool itself reports an error isError is true and the exit status 4.`,
 				if err := setArguments(given, tool, args[1:]); err != nil {
 					return err
 				}
+				a.called.Store(true)
 				res, err := session.CallTool(ctx, &mcp.CallToolParams{Name: tool.Name, Arguments: given})
-				if errors.Is(err, mcpclient.ErrNoAnswer) {
-					err = &unansweredError{err}
-				}
 				if err != nil {
 					return err
 				}
@@ -281,11 +278,6 @@ If the tool itself reports an error isError is true and the exit status 4.`,
 	cmd.Flags().StringVar(&raw, "args", "", "arguments as a `JSON` object, @file or - for standard input")
 	return cmd
 }
-
-// An unansweredError is a call of which nobody knows whether it was carried out.
-type unansweredError struct{ error }
-
-func (e *unansweredError) Unwrap() error { return e.error }
 
 // readArgs returns the object that --args gives.
 func (a *app) readArgs(raw string) (map[string]any, error) {

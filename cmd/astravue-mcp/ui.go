@@ -135,35 +135,32 @@ func (a *app) report(err error) int {
 // explain returns the error's code in JSON, the exit status, and what to do.
 func (a *app) explain(err error) (code string, status int, hint string) {
 	var (
-		usage      *usageError
-		tool       *toolError
-		phrase     *passphraseError
-		denied     *authcode.AuthorizationError
-		issuer     *authcode.IssuerError
-		port       *callback.PortError
-		refused    *dcr.Error
-		redirects  *dcr.RedirectURIError
-		missing    *discovery.NotFoundError
-		mismatch   *discovery.MismatchError
-		address    *discovery.URLError
-		token      *mcpclient.TokenRefusedError
-		forbidden  *mcpclient.ForbiddenError
-		answer     *mcpclient.AnswerError
-		unanswered *unansweredError
-		locked     *tokenstore.LockTimeoutError
-		retry      *refresh.RetryError
-		client     *refresh.ClientError
-		exchange   *authcode.TokenError
-		authority  x509.UnknownAuthorityError
-		dns        *net.DNSError
-		step       = new(mcpclient.StepError)
+		usage     *usageError
+		tool      *toolError
+		phrase    *passphraseError
+		denied    *authcode.AuthorizationError
+		issuer    *authcode.IssuerError
+		port      *callback.PortError
+		refused   *dcr.Error
+		redirects *dcr.RedirectURIError
+		missing   *discovery.NotFoundError
+		mismatch  *discovery.MismatchError
+		address   *discovery.URLError
+		token     *mcpclient.TokenRefusedError
+		forbidden *mcpclient.ForbiddenError
+		answer    *mcpclient.AnswerError
+		locked    *tokenstore.LockTimeoutError
+		retry     *refresh.RetryError
+		client    *refresh.ClientError
+		exchange  *authcode.TokenError
+		authority x509.UnknownAuthorityError
+		dns       *net.DNSError
+		step      = new(mcpclient.StepError)
 	)
 	_ = errors.As(err, &step)
 	switch {
 	case a.interrupted():
 		return "interrupted", exitFailure, ""
-	case errors.As(err, &unanswered):
-		return "no_answer", exitFailure, "The server may have carried it out: see whether it has before you call again."
 	case errors.As(err, &tool):
 		return "usage", exitUsage, "To see what there is: " + a.line(strings.TrimSpace("tools "+tool.tool))
 	case errors.As(err, &usage):
@@ -221,6 +218,9 @@ func (a *app) explain(err error) (code string, status int, hint string) {
 		return "not_saved", exitFailure, "The tokens could not be kept. Put the store right, then: " + a.line("login")
 	case errors.As(err, &retry):
 		return "try_again", exitFailure, fmt.Sprintf("The session is kept. Try again in %s.", span(max(retry.At.Sub(clock.Now()), time.Second)))
+	case a.called.Load() && (errors.Is(err, mcpclient.ErrNoAnswer) || errors.Is(err, context.DeadlineExceeded) ||
+		errors.As(err, &answer) && answer.Status >= 500 && answer.Status != http.StatusServiceUnavailable):
+		return "no_answer", exitFailure, "The server may have carried out the call: see whether it has before you make it again."
 	case errors.Is(err, context.Canceled):
 		return "interrupted", exitFailure, ""
 	case step.Step == mcpclient.StepCallback && errors.Is(err, context.DeadlineExceeded):

@@ -67,10 +67,12 @@ func tidy(ctx context.Context, store *postgres.Store, log *slog.Logger) {
 	for {
 		resealed, err := store.Reseal(ctx)
 		deleted, deleteErr := store.DeleteIdle(ctx, sessionLife)
-		if err = errors.Join(err, deleteErr); err != nil && ctx.Err() == nil {
+		switch err = errors.Join(err, deleteErr); {
+		case err == nil:
+			log.Info("tidied the token store", "resealed", resealed, "deleted", deleted)
+		case ctx.Err() == nil:
 			log.Error("tidy the token store", "error", err)
 		}
-		log.Info("tidied the token store", "resealed", resealed, "deleted", deleted)
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
