@@ -169,7 +169,7 @@ func TestTheServerIsRestartedWithoutItsGrants(t *testing.T) {
 					t.Errorf("a call while nobody listens: %v", err)
 				}
 				srv := start(t, sandbox.Options{Protocol: protocol, Listen: strings.TrimPrefix(old.APIURL(), "http://")})
-				srv.Advance(clock.Now().Sub(time.Now()))
+				srv.Advance(time.Until(clock.Now()))
 				t.Cleanup(clock.Advance(2 * time.Minute)) // past the back-off, and the last look at the metadata
 
 				if !test.signin {
@@ -196,7 +196,6 @@ func TestTheServerIsRestartedWithoutItsGrants(t *testing.T) {
 // A toolbox is an MCP server whose tools differ in what they say of themselves.
 // It counts what it carries out, and can spoil the answers to calls of tools.
 type toolbox struct {
-	url    string
 	server *mcp.Server
 	serve  http.Handler
 

@@ -53,14 +53,14 @@ func TestAtTheVeryMoment(t *testing.T) {
 			defer s.Close()
 			time.Sleep(40*time.Second - 1)
 			access(t, s)
-			time.Sleep(1)
+			time.Sleep(time.Nanosecond)
 			retry := wantRetry(t, s)
 			time.Sleep(time.Until(retry.At) - 1)
 			wantRetry(t, s)
 			if requests != 1 {
 				t.Errorf("%d requests before the back-off is over", requests)
 			}
-			time.Sleep(1)
+			time.Sleep(time.Nanosecond)
 			wantRetry(t, s)
 			if requests != 2 {
 				t.Errorf("%d requests when the back-off is over", requests)

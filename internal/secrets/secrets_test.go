@@ -11,7 +11,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"net/http"
@@ -211,11 +210,4 @@ func (w *world) files(dir string) (n int) {
 		w.t.Error(err)
 	}
 	return n
-}
-
-// body reads what there is of a body and closes it.
-func body(resp *http.Response) string {
-	data, _ := io.ReadAll(resp.Body)
-	_ = resp.Body.Close()
-	return string(data)
 }

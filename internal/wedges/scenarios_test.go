@@ -300,7 +300,8 @@ func (w *world) afterExpiry(before ...func()) (string, bool) {
 	if err == nil {
 		return w.registered() + ", the call succeeds", w.browser.count() == 2
 	}
-	lasts := w.call(session) != nil && w.call(session) != nil
+	lasts := w.call(session) != nil
+	lasts = w.call(session) != nil && lasts
 	happened := w.registered() + ", the call " + fate(p, err)
 	if lasts {
 		happened += " and every later one too"
