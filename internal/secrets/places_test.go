@@ -289,6 +289,8 @@ func TestThatASecretIsFound(t *testing.T) {
 			if strings.HasPrefix(place, "arg") || place == "environment" {
 				_, err := os.Stat("/proc/self/environ")
 				testenv.Need(t, "/proc", err == nil, fmt.Sprint(err))
+				_, err = exec.LookPath("sh")
+				testenv.Need(t, "a shell", err == nil, fmt.Sprint(err))
 			}
 			w := new(world)
 			t.Run("", func(t *testing.T) { w.t = t; plant(t, w) }) // what is shown in its end is then shown
