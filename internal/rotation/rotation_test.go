@@ -94,8 +94,7 @@ func newPlace(t testing.TB, kind string) place {
 func (p place) open() tokenstore.Store {
 	switch p.Kind {
 	case "keychain":
-		// One daemon serves all processes of all tests: a call may take longer than it would for a person.
-		return &tokenstore.Keychain{Service: p.service(), LockDir: p.Dir, LockTimeout: p.LockTimeout, CallTimeout: time.Minute}
+		return &tokenstore.Keychain{Service: p.service(), LockDir: p.Dir, LockTimeout: p.LockTimeout}
 	case "file":
 		return &tokenstore.File{Dir: p.Dir, Identity: tokenstore.NewSecret(p.Key), LockTimeout: p.LockTimeout}
 	default:

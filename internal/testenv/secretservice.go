@@ -35,7 +35,7 @@ func unlocked() error {
 	if address == "" {
 		return fmt.Errorf("DBUS_SESSION_BUS_ADDRESS is not set")
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second) // a busy machine
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	bus, err := dbus.Connect(address, dbus.WithContext(ctx))
 	if err != nil {
