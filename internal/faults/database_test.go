@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/astravue/mcp-client-go/internal/testenv"
@@ -82,14 +83,13 @@ func saveDatabasePart(t *testing.T, s *stage) string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		at := net.JoinHostPort(config.Host, fmt.Sprint(config.Port))
-		sh.line = newLine(t, "tcp", "127.0.0.1:0", at)
-		pool := func(dsn string) *pgxpool.Pool {
-			config, err := pgxpool.ParseConfig(dsn)
+		sh.line = newLine(t, "tcp", net.JoinHostPort(config.Host, fmt.Sprint(config.Port)))
+		pool := func(dial pgconn.DialFunc) *pgxpool.Pool {
+			config, err := pgxpool.ParseConfig(sh.dsn)
 			if err != nil {
 				t.Fatal(err)
 			}
-			config.MaxConns = 3
+			config.MaxConns, config.ConnConfig.DialFunc = 3, dial
 			p, err := pgxpool.NewWithConfig(context.Background(), config)
 			if err != nil {
 				t.Fatal(err)
@@ -100,7 +100,10 @@ func saveDatabasePart(t *testing.T, s *stage) string {
 			}
 			return p
 		}
-		direct, through := pool(sh.dsn), pool(strings.Replace(sh.dsn, at, sh.line.addr, 1))
+		var dialer net.Dialer
+		direct, through := pool(dialer.DialContext), pool(func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return dialer.DialContext(ctx, "unix", sh.line.path)
+		})
 		if err := postgres.Migrate(context.Background(), direct); err != nil {
 			t.Fatal(err)
 		}

@@ -234,11 +234,12 @@ func saveFilePart(t *testing.T, s *stage) string {
 	return s.saves(t, open, nil, decisions)
 }
 
-// A line leads to a service, and can be cut or held up.
+// A line leads from a Unix socket to a service, and can be cut or held up. A port that nobody
+// listens at would soon be somebody else's.
 type line struct {
-	t             *testing.T
-	network, addr string
-	far           string
+	t            *testing.T
+	path         string // where it begins
+	network, far string // where it ends
 
 	mu       sync.Mutex
 	listener net.Listener // nil: it is cut
@@ -246,23 +247,29 @@ type line struct {
 	held     chan struct{} // not nil: nothing passes until it is closed
 }
 
-func newLine(t *testing.T, network, near, far string) *line {
-	l := &line{t: t, network: network, addr: near, far: far}
+func newLine(t *testing.T, network, far string) *line {
+	dir, err := os.MkdirTemp("", "line") // short, as the path of a socket must be
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &line{t: t, path: filepath.Join(dir, "socket"), network: network, far: far}
 	l.listen()
-	l.addr = l.listener.Addr().String()
 	t.Cleanup(func() {
 		l.resume()
 		l.cut()
+		_ = os.RemoveAll(dir)
 	})
 	return l
 }
 
 func (l *line) listen() {
-	listener, err := net.Listen(l.network, l.addr)
+	_ = os.Remove(l.path)
+	listener, err := net.Listen("unix", l.path)
 	if err != nil {
 		l.t.Error(err)
 		return
 	}
+	listener.(*net.UnixListener).SetUnlinkOnClose(false) // who comes is refused
 	l.listener = listener
 	go func() {
 		for {
@@ -447,13 +454,8 @@ func saveKeychainPart(t *testing.T, s *stage) string {
 	if !ok {
 		socket = "@" + strings.TrimPrefix(address, "unix:abstract=")
 	}
-	dir, err := os.MkdirTemp("", "line") // short, as the path of a socket must be
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	l := newLine(t, "unix", filepath.Join(dir, "socket"), socket)
-	t.Setenv(bus, "unix:path="+l.addr)
+	l := newLine(t, "unix", socket)
+	t.Setenv(bus, "unix:path="+l.path)
 
 	open := func(t *testing.T) *shelf {
 		dir, service := filepath.Join(t.TempDir(), "locks"), "astravue-mcp test "+rand.Text()
@@ -465,9 +467,9 @@ func saveKeychainPart(t *testing.T, s *stage) string {
 	prompts := *stalls
 	prompts.name = "a prompt that nobody answers"
 	silent := &prompts
-	decisions := slices.DeleteFunc(everything([]*trouble{cutOff, silent}, ""), func(d saveDecision) bool { return d.at == atSave })
+	decisions := slices.DeleteFunc(slices.Concat(everything([]*trouble{cutOff}, "`syscall.ECONNREFUSED`, "), everything([]*trouble{silent}, "")), func(d saveDecision) bool { return d.at == atSave })
 	decisions = append(decisions, saveDecision{atSave, []*trouble{cutOff}, "none", 1, "renewed", nextGoesOn})
-	decisions = append(decisions, unsaved([]*trouble{cutOff}, "")...)
+	decisions = append(decisions, unsaved([]*trouble{cutOff}, "`syscall.ECONNREFUSED`, ")...)
 	decisions = append(decisions, momentary([]*trouble{onceCutOff})...)
 	decisions = append(decisions, saveDecision{atStart, []*trouble{goesAway}, "step 8, `tokenstore.ErrUnavailable`", 0, asItWas, goesOn})
 	lockless := []*trouble{noLockFolder}
