@@ -20,7 +20,7 @@ const (
 	// store's own limits: a keychain may be asking a person, who has a minute.
 	lookTimeout = 2 * time.Minute
 	// storeTimeout bounds each other step in the store while the lock is held.
-	storeTimeout = 5 * time.Second
+	storeTimeout = 10 * time.Second
 
 	firstBackoff = time.Second
 	maxBackoff   = time.Minute
@@ -341,15 +341,15 @@ func (f *flight) rejected(ctx context.Context, l *tokenstore.Locked, h, next *he
 // removed from the record, so that no other process sends it, and the access
 // token is used as long as it lives.
 func (f *flight) ends(ctx context.Context, l *tokenstore.Locked, h *held, cause error) (*Access, error) {
-	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	saving, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	g := *h.grant
 	g.RefreshToken, g.RefreshExpiresAt, g.RefreshForever = tokenstore.Secret{}, time.Time{}, false
-	generation, err := l.Save(ctx, tokenstore.Record{Grant: &g})
+	generation, err := l.Save(saving, tokenstore.Record{Grant: &g})
 	if err != nil {
 		generation = h.generation() // others will ask in vain, no more
 	}
-	_ = l.SetMark(ctx, tokenstore.Mark{})
+	_ = setMark(ctx, l, tokenstore.Mark{})
 	next, now := newHeld(generation, &g), clock.Now()
 	next.err = cause
 	f.held.Store(next.rest(now))

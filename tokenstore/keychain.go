@@ -26,7 +26,7 @@ const PromptTimeout = 60 * time.Second
 
 const (
 	defaultService     = "astravue-mcp"
-	defaultCallTimeout = 3 * time.Second
+	defaultCallTimeout = 10 * time.Second
 )
 
 // Keychain keeps records in the keychain of the operating system: the macOS
@@ -51,8 +51,8 @@ type Keychain struct {
 	// LockTimeout bounds an Update's wait; 0: [DefaultLockTimeout].
 	LockTimeout time.Duration
 
-	// CallTimeout bounds each access to an item; 0: 3 s. A locked keychain
-	// may show a prompt and answer no sooner than a person does: where one
+	// CallTimeout bounds each access to an item; 0: 10 s, which a keychain
+	// may need on a computer that is busy. A locked one may show a prompt and answer no sooner than a person does: where one
 	// is there, use [PromptTimeout]. A call that is given up is
 	// ErrUnavailable at once, and keeps the record's lock until the keychain
 	// has answered, because what it was told to write may still be written.
@@ -131,6 +131,13 @@ func (k *Keychain) service() string {
 		return k.Service
 	}
 	return defaultService
+}
+
+func (k *Keychain) callTimeout() time.Duration {
+	if k.CallTimeout > 0 {
+		return k.CallTimeout
+	}
+	return defaultCallTimeout
 }
 
 func (k *Keychain) lockPath(key Key) (string, error) {
@@ -411,8 +418,11 @@ func (s *keychainSection) writeRecord(ctx context.Context, data []byte) error {
 	if h.Set.id() != set.ID {
 		return fmt.Errorf("%w: the keychain took the record and did not keep it", ErrUnavailable)
 	}
-	// The record is saved. If what follows fails, the next save does it.
-	if old == nil || s.drop(ctx, old) == nil {
+	// The record is saved. What follows has a time of its own, since a slow
+	// keychain may have used up the caller's; if it fails, the next save does it.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.k.callTimeout())
+	defer cancel()
+	if s.drop(ctx, old) == nil {
 		_ = s.writeHead(ctx, head{Set: set})
 		crashpoint.Hit("tokenstore.keychain.swept")
 	}
@@ -458,10 +468,7 @@ func (s *keychainSection) delete(ctx context.Context, item string) error {
 // call runs f in its turn and gives it up at the deadline, which go-keyring
 // knows nothing of. The turn, and by s.last the lock, end only when f returns.
 func (s *keychainSection) call(ctx context.Context, f func(ring) (string, error)) (string, error) {
-	timeout := s.k.CallTimeout
-	if timeout <= 0 {
-		timeout = defaultCallTimeout
-	}
+	timeout := s.k.callTimeout()
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, errNoAnswer)
 	defer cancel()
 	noAnswer := func() error {

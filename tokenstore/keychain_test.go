@@ -401,6 +401,31 @@ func TestKeychainKeepsTheLockOfACallThatWasGivenUp(t *testing.T) {
 	}
 }
 
+// Whose time is over when the new parts are the record has saved it, and leaves none of the old.
+func TestKeychainTidiesUpThoughTheTimeIsOver(t *testing.T) {
+	r := newRing(t)
+	k := r.open(t.TempDir())
+	mustSave(t, k, work, long("old"))
+	items := len(r.names(""))
+	ctx, cancel := context.WithCancel(t.Context())
+	r.setHook(func(op, _ string) error {
+		if op == "delete" {
+			cancel()
+		}
+		return nil
+	})
+	if err := save(ctx, k, work, long("new")); err != nil {
+		t.Fatal(err)
+	}
+	if ctx.Err() == nil {
+		t.Fatal("nothing was dropped")
+	}
+	wantToken(t, k, work, long("new"))
+	if got := r.names(""); len(got) != items {
+		t.Errorf("%d items, want %d: %q", len(got), items, got)
+	}
+}
+
 func TestKeychainPromptAnsweredLetsEverybodyOn(t *testing.T) {
 	r := newRing(t)
 	k := r.open(t.TempDir())
