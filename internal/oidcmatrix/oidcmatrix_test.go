@@ -20,7 +20,6 @@ import (
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
-	"os"
 	"regexp"
 	"strings"
 	"sync"
@@ -121,20 +120,7 @@ func TestMatrix(t *testing.T) {
 		}
 		table += seen[r.name]
 	}
-	const file = "results.md"
-	if *update {
-		if err := os.WriteFile(file, []byte(table), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	kept, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if string(kept) != table {
-		t.Errorf("%s is out of date, write it anew with -update; it should say\n%s", file, table)
-	}
+	testenv.Keep(t, "results.md", table, *update)
 }
 
 // lives makes calls for a while, from two clients with one grant, as if they

@@ -138,21 +138,7 @@ func TestWedges(t *testing.T) {
 	if rows < len(behaviours) {
 		testenv.Need(t, "a run of every row", false, "-run chose some, so there is no table")
 	}
-	const file = "results.md"
-	table = intro + table
-	if *update {
-		if err := os.WriteFile(file, []byte(table), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	kept, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if string(kept) != table {
-		t.Errorf("%s is out of date, write it anew with -update; it should say\n%s", file, table)
-	}
+	testenv.Keep(t, "results.md", intro+table, *update)
 }
 
 const intro = "The same scenario against the same server, once with the `auth.AuthorizationCodeHandler` of the go-sdk under its\n" +
