@@ -33,7 +33,10 @@ func explain(err error) error {
 		switch call.Name {
 		case "org.freedesktop.Secret.Error.NoSuchObject",
 			"org.freedesktop.DBus.Error.UnknownObject", "org.freedesktop.DBus.Error.UnknownInterface", "org.freedesktop.DBus.Error.UnknownMethod":
-			return ErrNotFound // deleted between go-keyring's search and its reading
+			// The item was deleted between go-keyring's search and its reading, which
+			// the next search will tell. Or gnome-keyring did not know its client yet:
+			// it then denies that it has the method, and that is no word on the item.
+			return passing{unavailable("the keychain service refused", err)}
 		case "org.freedesktop.DBus.Error.ServiceUnknown", "org.freedesktop.DBus.Error.NameHasNoOwner",
 			"org.freedesktop.DBus.Error.Spawn.ServiceNotFound", "org.freedesktop.DBus.Error.Spawn.ExecFailed":
 			return unavailable("no keychain service (Secret Service) runs in this D-Bus session", err)

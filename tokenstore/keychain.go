@@ -500,20 +500,29 @@ func (s *keychainSection) call(ctx context.Context, f func(ring) (string, error)
 				err = fmt.Errorf("%w: the keychain service went away: %v", ErrUnavailable, p)
 			}
 		}()
-		data, err = f(r)
+		for range 3 {
+			data, err = f(r)
+			if errors.Is(err, keyring.ErrNotFound) {
+				err = ErrNotFound
+			} else if err != nil {
+				err = explain(err)
+			}
+			if !errors.As(err, new(passing)) {
+				return
+			}
+		}
 	}()
 	select {
 	case <-done:
+		return data, err
 	case <-ctx.Done():
 		return "", noAnswer()
 	}
-	switch {
-	case errors.Is(err, keyring.ErrNotFound):
-		return "", ErrNotFound
-	case err != nil && !errors.Is(err, ErrUnavailable):
-		return "", explain(err)
-	}
-	return data, err
 }
+
+// A passing error may be gone when the keychain is asked again.
+type passing struct{ error }
+
+func (p passing) Unwrap() error { return p.error }
 
 var errNoAnswer = errors.New("no answer")

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"slices"
 	"strings"
 	"testing"
 
@@ -29,12 +28,7 @@ func realKeychain(dir string) *tokenstore.Keychain {
 func items(t testing.TB, service string) (names []string) {
 	t.Helper()
 	bus := sessionBus(t)
-	var open, locked []dbus.ObjectPath
-	if err := bus.Object(secrets, "/org/freedesktop/secrets").Call("org.freedesktop.Secret.Service.SearchItems", 0,
-		map[string]string{"service": service}).Store(&open, &locked); err != nil {
-		t.Fatal(err)
-	}
-	for _, path := range slices.Concat(open, locked) {
+	for _, path := range testenv.SecretItems(t, bus, map[string]string{"service": service}) {
 		attributes, err := bus.Object(secrets, path).GetProperty("org.freedesktop.Secret.Item.Attributes")
 		if err != nil {
 			t.Fatal(err)

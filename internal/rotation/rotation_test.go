@@ -130,13 +130,7 @@ func (p place) entries(t testing.TB) (names []string) {
 			t.Fatal(err)
 		}
 		defer bus.Close()
-		const secrets = "org.freedesktop.secrets"
-		var open, locked []dbus.ObjectPath
-		if err := bus.Object(secrets, "/org/freedesktop/secrets").Call("org.freedesktop.Secret.Service.SearchItems", 0,
-			map[string]string{"service": p.service()}).Store(&open, &locked); err != nil {
-			t.Fatal(err)
-		}
-		for _, path := range append(open, locked...) {
+		for _, path := range testenv.SecretItems(t, bus, map[string]string{"service": p.service()}) {
 			names = append(names, string(path))
 		}
 	case "file":

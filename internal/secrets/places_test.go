@@ -198,20 +198,16 @@ func TestKeychain(t *testing.T) {
 		}
 		defer bus.Close()
 		const service = "org.freedesktop.secrets"
-		var open, locked []dbus.ObjectPath
-		if err := bus.Object(service, "/org/freedesktop/secrets").Call("org.freedesktop.Secret.Service.SearchItems", 0,
-			map[string]string{"service": store.Service}).Store(&open, &locked); err != nil {
-			t.Fatal(err)
-		}
-		for _, item := range slices.Concat(open, locked) {
+		items := testenv.SecretItems(t, bus, map[string]string{"service": store.Service})
+		for _, item := range items {
 			var shown map[string]dbus.Variant
 			if err := bus.Object(service, item).Call("org.freedesktop.DBus.Properties.GetAll", 0, "org.freedesktop.Secret.Item").Store(&shown); err != nil {
 				t.Fatal(err)
 			}
 			w.show("an item of the keychain", fmt.Sprint(item, shown))
 		}
-		if len(open) < 3 {
-			t.Errorf("%d items", len(open))
+		if len(items) < 3 {
+			t.Errorf("%d items", len(items))
 		}
 	})
 	w.print("Keychain", store)

@@ -2,9 +2,11 @@ package testenv
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"testing"
 	"time"
 
@@ -60,4 +62,25 @@ func unlocked() error {
 		return fmt.Errorf("default collection %s is locked", collection)
 	}
 	return nil
+}
+
+// SecretItems finds the items with these attributes in the Secret Service on the bus, locked or
+// not. It asks again where gnome-keyring denies that it has the method, as it does, seldom, to a
+// client's first call.
+func SecretItems(t testing.TB, bus *dbus.Conn, attributes map[string]string) []dbus.ObjectPath {
+	t.Helper()
+	var open, locked []dbus.ObjectPath
+	var err error
+	for range 3 {
+		err = bus.Object("org.freedesktop.secrets", "/org/freedesktop/secrets").
+			Call("org.freedesktop.Secret.Service.SearchItems", 0, attributes).Store(&open, &locked)
+		var denied dbus.Error
+		if !errors.As(err, &denied) || denied.Name != "org.freedesktop.DBus.Error.UnknownMethod" {
+			break
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.Concat(open, locked)
 }
