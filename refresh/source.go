@@ -189,10 +189,10 @@ func (o oauth2Source) Token() (*oauth2.Token, error) {
 }
 
 // Close waits for a refresh under way, which its own deadlines bound, but not
-// for the lock of one that has sent nothing yet, and tries once more to save what could not be saved. It returns an error that
-// wraps [ErrNotSaved] if that fails, and the same one when it is called again.
-// Afterwards Access yields the token that is held as long as it lives, and
-// then [ErrClosed].
+// for the lock of one that has sent nothing yet, and tries once more to save
+// what could not be saved. It returns an error that wraps [ErrNotSaved] if that
+// fails, and the same one when it is called again. Afterwards Access yields the
+// token that is held as long as it lives, and then [ErrClosed].
 func (s *Source) Close() error {
 	s.mu.Lock()
 	s.closed = true
