@@ -197,7 +197,9 @@ func TestProcesses(t *testing.T) {
 		},
 		Entries: func(t testing.TB, dir string) []string {
 			dsn, _ := in(dir)
-			return query[string](t, admin(t, dsn), `select encode(name, 'hex') || ' ' || entry from astravue_mcp_tokens`)
+			c := admin(t, dsn)
+			defer c.Close(t.Context()) // it is one of very many
+			return query[string](t, c, `select encode(name, 'hex') || ' ' || entry from astravue_mcp_tokens`)
 		},
 		Stall: func(testing.TB, string) (resume func()) { return line.Stall() },
 		Kills: kills,

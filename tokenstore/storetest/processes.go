@@ -357,38 +357,40 @@ func testKilledFirstSave(t *testing.T, c cast) {
 	first := orders{Role: "count", Times: 1}
 	points := c.points(t, first)
 	entries := c.entries(t)
-	for range max(1, c.Kills) {
-		for point := 1; point <= points; point++ {
-			c := cast{c.Processes, c.test, t.TempDir(), nil, c.Counts}
-			c.store = c.Open(t, c.dir)
-			first.Point = point
-			if !c.crash(t, first) {
-				t.Errorf("point %d: the process came to its end", point)
-			}
-			n, err := 0, error(nil)
-			r, err := c.store.Get(t.Context(), key)
-			if err == nil {
-				n, err = wholeNumber(r)
-			} else if errors.Is(err, tokenstore.ErrNotFound) {
-				err = nil
-			}
-			if err != nil || n > 1 {
-				t.Errorf("point %d: got record %d (%v)", point, n, err)
-			}
-			c.killed(err == nil && n <= 1)
-			soon(t, fmt.Sprintf("a save after a crash at point %d", point), func() {
-				if err := add(t.Context(), c.store, key, crashSize); err != nil {
-					t.Errorf("point %d: %v", point, err)
+	for round := range max(1, c.Kills) {
+		t.Run(fmt.Sprint("round ", round), func(t *testing.T) { // its stores are closed when it is over
+			for point := 1; point <= points; point++ {
+				c := cast{c.Processes, c.test, t.TempDir(), nil, c.Counts}
+				c.store = c.Open(t, c.dir)
+				first.Point = point
+				if !c.crash(t, first) {
+					t.Errorf("point %d: the process came to its end", point)
 				}
-			})
-			if next, err := wholeNumber(get(t, c.store, key)); next != n+1 {
-				t.Errorf("point %d: got record %d, want %d (%v)", point, next, n+1, err)
+				n, err := 0, error(nil)
+				r, err := c.store.Get(t.Context(), key)
+				if err == nil {
+					n, err = wholeNumber(r)
+				} else if errors.Is(err, tokenstore.ErrNotFound) {
+					err = nil
+				}
+				if err != nil || n > 1 {
+					t.Errorf("point %d: got record %d (%v)", point, n, err)
+				}
+				c.killed(err == nil && n <= 1)
+				soon(t, fmt.Sprintf("a save after a crash at point %d", point), func() {
+					if err := add(t.Context(), c.store, key, crashSize); err != nil {
+						t.Errorf("point %d: %v", point, err)
+					}
+				})
+				if next, err := wholeNumber(get(t, c.store, key)); next != n+1 {
+					t.Errorf("point %d: got record %d, want %d (%v)", point, next, n+1, err)
+				}
+				if now := c.entries(t); len(now) != len(entries) {
+					t.Errorf("point %d: after the next save there is %q, without a crash there was %q", point, now, entries)
+				}
+				c.clear(t)
 			}
-			if now := c.entries(t); len(now) != len(entries) {
-				t.Errorf("point %d: after the next save there is %q, without a crash there was %q", point, now, entries)
-			}
-			c.clear(t)
-		}
+		})
 	}
 }
 
