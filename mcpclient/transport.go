@@ -304,7 +304,7 @@ const (
 	lookTimeout = 10 * time.Second
 )
 
-// astray returns what is stored of a grant that cannot be renewed now because its
+// astray returns what is held of a grant that cannot be renewed now because its
 // authorization server does not answer, if that is not the server's any more:
 // then it never will be. It returns nil otherwise, and for requests for which
 // nobody waits.
@@ -312,11 +312,11 @@ func (s *state) astray(ctx context.Context, req *http.Request, why error) *refre
 	if c := parseCall(req); !errors.As(why, new(*refresh.RetryError)) || c.mcp && !c.live || !repeatable(req) {
 		return nil
 	}
-	held, err := s.held(ctx)
-	if err != nil || held.Grant == nil || !s.left(ctx, held.Grant.Issuer, nil) {
+	held := s.source.Held()
+	if held == nil || !s.left(ctx, held.Issuer, nil) {
 		return nil
 	}
-	return &refresh.Access{Token: held.Grant.AccessToken}
+	return held
 }
 
 // left reports whether the server announces another authorization server than

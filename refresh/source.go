@@ -166,6 +166,10 @@ func (s *Source) Adopt(generation string, g *tokenstore.Grant) {
 	s.held.Store(newHeld(generation, g).rest(now))
 }
 
+// Held returns the token that is held, which may have expired long ago, or nil.
+// It neither waits nor reads the store.
+func (s *Source) Held() *Access { return s.held.Load().access }
+
 // Forget drops what is held, after a logout in this process. The next Access
 // reads the store.
 func (s *Source) Forget() { s.held.Store(&held{}) }
