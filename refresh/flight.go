@@ -175,7 +175,7 @@ func (f *flight) renew(ctx context.Context, l *tokenstore.Locked) (*Access, erro
 		return f.unread(h, err)
 	}
 	if next.unsaved != nil {
-		if saved, err := saveAgain(reading, l, next); err == nil {
+		if saved, err := f.saveAgain(ctx, l, next); err == nil {
 			next, stored = saved, saved.generation()
 		}
 	}
@@ -254,7 +254,7 @@ func (f *flight) send(ctx context.Context, l *tokenstore.Locked, h, next *held, 
 	}
 
 	g = renewed(g, token)
-	generation, saveErr := f.save(ctx, l, g)
+	generation, saveErr := f.save(ctx, l, g, f.cfg.RequestTimeout-time.Since(began))
 	crashpoint.Hit("refresh.saved")
 	now := clock.Now()
 	next = newHeld(generation, g)
@@ -390,29 +390,30 @@ func (f *flight) dropRegistration(ctx context.Context, g *tokenstore.Grant) erro
 }
 
 // save saves g. The refresh token that is stored is spent, so it does not give
-// up at once. It returns a generation in any case.
-func (f *flight) save(ctx context.Context, l *tokenstore.Locked, g *tokenstore.Grant) (generation string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, f.cfg.SaveTimeout)
+// up at once, nor an attempt that gets on: what bounds that is the store's own
+// limit for each call, and all the time that a refresh has.
+func (f *flight) save(ctx context.Context, l *tokenstore.Locked, g *tokenstore.Grant, left time.Duration) (generation string, err error) {
+	tryUntil := time.Now().Add(f.cfg.SaveTimeout)
+	ctx, cancel := context.WithDeadline(ctx, tryUntil.Add(max(left, 0)))
 	defer cancel()
 	for delay := 50 * time.Millisecond; ; delay = min(2*delay, time.Second) {
-		if generation, err = l.Save(ctx, tokenstore.Record{Grant: g}); err == nil {
-			return generation, nil
-		}
-		select {
-		case <-time.After(delay):
-		case <-ctx.Done():
+		if generation, err = l.Save(ctx, tokenstore.Record{Grant: g}); err == nil || !time.Now().Before(tryUntil) {
 			return generation, err
 		}
+		time.Sleep(min(delay, time.Until(tryUntil)))
 	}
 }
 
-// saveAgain saves what is held and could not be saved before.
-func saveAgain(ctx context.Context, l *tokenstore.Locked, h *held) (*held, error) {
+// saveAgain saves what is held and could not be saved before, in the time that
+// a refresh has.
+func (s *Source) saveAgain(ctx context.Context, l *tokenstore.Locked, h *held) (*held, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.RequestTimeout+s.cfg.SaveTimeout)
+	defer cancel()
 	generation, err := l.Save(ctx, tokenstore.Record{Grant: h.grant})
 	if err != nil {
 		return nil, err
 	}
-	_ = l.SetMark(ctx, tokenstore.Mark{}) // it is of a generation that is gone
+	_ = setMark(ctx, l, tokenstore.Mark{}) // it is of a generation that is gone
 	next := newHeld(generation, h.grant)
 	next.err, next.retryAt = h.err, h.retryAt
 	return next, nil
@@ -426,10 +427,10 @@ func (s *Source) saveAtEnd() error {
 	ctx, cancel := context.WithTimeout(context.Background(), lookTimeout)
 	defer cancel()
 	err := s.cfg.Store.Update(ctx, s.cfg.Key, func(ctx context.Context, l *tokenstore.Locked) error {
-		ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+		reading, cancel := context.WithTimeout(ctx, storeTimeout)
 		defer cancel()
 		h := s.held.Load()
-		next, err := s.merge(h, func() (tokenstore.Record, error) { return l.Get(ctx) })
+		next, err := s.merge(h, func() (tokenstore.Record, error) { return l.Get(reading) })
 		switch {
 		case errors.Is(err, ErrLoginRequired):
 			return nil // a logout meanwhile wins
@@ -438,7 +439,7 @@ func (s *Source) saveAtEnd() error {
 		case next != h:
 			return nil // somebody has signed in meanwhile, or a save that seemed to fail did not
 		}
-		saved, err := saveAgain(ctx, l, h)
+		saved, err := s.saveAgain(ctx, l, h)
 		if err == nil {
 			s.held.Store(saved.rest(clock.Now()))
 		}

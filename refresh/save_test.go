@@ -24,7 +24,8 @@ type fullDisk struct {
 	lock, mu      sync.Mutex
 	entries       map[tokenstore.Entry][]byte
 	full, noMarks bool
-	late          bool // what fails is written all the same
+	late          bool          // what fails is written all the same
+	slow          time.Duration // that a record takes to be written
 }
 
 var errDiskFull = fmt.Errorf("%w: disk full", tokenstore.ErrUnavailable)
@@ -52,7 +53,14 @@ func (d *fullDisk) Read(_ context.Context, e tokenstore.Entry) ([]byte, error) {
 	return nil, tokenstore.ErrNotFound
 }
 
-func (d *fullDisk) Write(_ context.Context, e tokenstore.Entry, data []byte) error {
+func (d *fullDisk) Write(ctx context.Context, e tokenstore.Entry, data []byte) error {
+	if e == tokenstore.EntryRecord {
+		select {
+		case <-time.After(d.slow):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	fails := e == tokenstore.EntryRecord && d.full || e == tokenstore.EntryMark && d.noMarks
@@ -94,6 +102,19 @@ func newUnsaved(t *testing.T, log *slog.Logger) (*authServer, *fullDisk, *refres
 		t.Fatal("the store should know that its token may be spent")
 	}
 	return a, store, s, got
+}
+
+// A store that takes longer for a save than it is tried again saves all the same.
+func TestSlowSave(t *testing.T) {
+	a, store := newAuthServer(t), new(fullDisk)
+	old := save(t, store, a.issue(time.Hour))
+	store.slow = 200 * time.Millisecond
+	s := newSourceOf(t, refresh.Config{Store: store, Key: grantKey, SaveTimeout: 10 * time.Millisecond})
+	got := access(t, s)
+	if now := stored(t, store); now.Generation == old || !now.Grant.AccessToken.Equal(got.Token) {
+		t.Error("the new token is not saved")
+	}
+	a.wantRequests(t, 1)
 }
 
 func TestNotSavedIsReportedByClose(t *testing.T) {

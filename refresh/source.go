@@ -52,8 +52,10 @@ type Config struct {
 	RequestTimeout time.Duration
 
 	// SaveTimeout bounds how long the lock is kept to try a failed save again.
-	// If 0, 8 s. Together with RequestTimeout it should stay below the time
-	// that others wait for the store's lock (45 s unless set there).
+	// If 0, 8 s. An attempt that has begun may take what the request left of its
+	// time besides, so that a slow store is not a failing one. Together with
+	// RequestTimeout it should stay below the time that others wait for the
+	// store's lock (45 s unless set there).
 	SaveTimeout time.Duration
 }
 

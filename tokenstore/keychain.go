@@ -420,7 +420,8 @@ func (s *keychainSection) writeRecord(ctx context.Context, data []byte) error {
 	}
 	// The record is saved. What follows has a time of its own, since a slow
 	// keychain may have used up the caller's; if it fails, the next save does it.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.k.callTimeout())
+	// There is no prompt any more that somebody might need longer for.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(s.k.callTimeout(), defaultCallTimeout))
 	defer cancel()
 	if s.drop(ctx, old) == nil {
 		_ = s.writeHead(ctx, head{Set: set})

@@ -117,7 +117,7 @@ func saveDatabasePart(t *testing.T, s *stage) string {
 	}
 	decisions := everything([]*trouble{cutOff}, "`syscall.ECONNREFUSED`, ")
 	decisions = append(decisions, everything([]*trouble{stalls}, deadline+", ")...)
-	decisions = append(decisions, unsaved([]*trouble{cutOff}, "`syscall.ECONNREFUSED`, ")...)
+	decisions = append(decisions, unsaved([]*trouble{cutOff}, "`syscall.ECONNREFUSED`, `tokenstore.ErrUnavailable`")...)
 	decisions = append(decisions, unwritable([]*trouble{readOnly}, "")...)
 	decisions = append(decisions, momentary([]*trouble{onceCutOff, onceStalls, killed})...)
 	decisions = append(decisions,
