@@ -391,17 +391,32 @@ func (s *Store) lockSignIn(ctx context.Context, start time.Time, x *section) (re
 	}
 }
 
+// signInTurn is the turn to look after the connection for sign-ins. It is no
+// entry's name.
+const signInTurn = "sign-in"
+
 // joinSignIn returns the connection for sign-ins, and opens it for the first.
 func (s *Store) joinSignIn(ctx context.Context) (*signInConn, error) {
-	s.signInMu.Lock()
-	defer s.signInMu.Unlock()
-	if c := s.signIn; c != nil && !c.broken() {
-		c.users++
-		return c, nil
-	}
-	var conn *pgx.Conn
 	limited, cancel := context.WithTimeout(ctx, orDefault(s.CallTimeout, defaultCallTimeout))
 	defer cancel()
+	leave, ok := s.gate.Enter(limited, signInTurn)
+	if !ok {
+		return nil, fail(ctx, "connect for a sign-in", limited.Err())
+	}
+	defer leave()
+	s.signInMu.Lock()
+	old := s.signIn
+	if old != nil {
+		old.users++
+	}
+	s.signInMu.Unlock()
+	if old != nil {
+		if !old.broken() {
+			return old, nil
+		}
+		old.leave()
+	}
+	var conn *pgx.Conn
 	for {
 		pooled, err := s.Pool.Acquire(limited)
 		if err != nil {
@@ -421,18 +436,22 @@ func (s *Store) joinSignIn(ctx context.Context) (*signInConn, error) {
 	alive, stop := context.WithCancel(context.Background())
 	c.stop = stop
 	go c.keepAlive(alive)
+	s.signInMu.Lock()
 	s.signIn = c
+	s.signInMu.Unlock()
 	return c, nil
 }
 
 func (c *signInConn) leave() {
 	c.store.signInMu.Lock()
-	defer c.store.signInMu.Unlock()
-	if c.users--; c.users > 0 {
-		return
-	}
-	if c.store.signIn == c {
+	c.users--
+	last := c.users == 0
+	if last && c.store.signIn == c {
 		c.store.signIn = nil
+	}
+	c.store.signInMu.Unlock()
+	if !last {
+		return
 	}
 	c.stop()
 	_ = c.do(context.Background(), func(ctx context.Context, conn *pgx.Conn) error { return conn.Close(ctx) })

@@ -594,6 +594,33 @@ func TestSignInsBesideThePool(t *testing.T) {
 	}
 }
 
+// Sign-ins whose database does not answer wait beside each other, not one after another.
+func TestSignInsWithoutAnAnswer(t *testing.T) {
+	dsn := testenv.Postgres(t)
+	u, err := url.Parse(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := storetest.NewLine(t, "tcp", u.Host)
+	u.Host = line.Addr
+	s := open(t, u.String(), 2)
+	s.CallTimeout = time.Second
+	mustSave(t, s, grantKey, 1) // it knows the key of the names from here on
+	const people = 20
+	defer line.Stall()()
+	var g sync.WaitGroup
+	for i := range people {
+		g.Go(func() {
+			start := time.Now()
+			err := s.Update(t.Context(), tokenstore.Key(fmt.Sprint(i)).SignIn(), func(context.Context, *tokenstore.Locked) error { return nil })
+			if took := time.Since(start); !errors.Is(err, tokenstore.ErrUnavailable) || took > people*s.CallTimeout/2 {
+				t.Errorf("got %v after %v", err, took)
+			}
+		})
+	}
+	g.Wait()
+}
+
 // TestStoppedHolder runs TestStoppedHolderChild in a process that is stopped.
 func TestStoppedHolder(t *testing.T) {
 	dsn := testenv.Postgres(t)

@@ -466,8 +466,7 @@ func (r *replica) open(p place) {
 		r.fail(err)
 		return
 	}
-	r.store = &postgres.Store{Pool: pool, Keys: []tokenstore.Secret{sealingKey(0)},
-		LockTimeout: 2 * time.Minute, CallTimeout: time.Minute} // for busy machines; the usual ones are enough elsewhere
+	r.store = &postgres.Store{Pool: pool, Keys: []tokenstore.Secret{sealingKey(0)}}
 	r.http = mcpclient.NewTransport(p.Server)
 }
 
