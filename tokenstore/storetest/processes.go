@@ -330,6 +330,7 @@ func testKilledAnyTime(t *testing.T, c cast) {
 	last := 0
 	for round := range 5 * max(1, c.Kills) {
 		cmd := c.child(t, orders{Role: "count", Times: 1 << 20})
+		cmd.Stdout = os.Stderr // it says something only if it fails
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
@@ -356,6 +357,9 @@ func testKilledAnyTime(t *testing.T, c cast) {
 func testKilledFirstSave(t *testing.T, c cast) {
 	first := orders{Role: "count", Times: 1}
 	points := c.points(t, first)
+	if points == 0 {
+		t.Skip("this store names no crash points; its processes are killed at any time")
+	}
 	entries := c.entries(t)
 	for round := range max(1, c.Kills) {
 		t.Run(fmt.Sprint("round ", round), func(t *testing.T) { // its stores are closed when it is over
