@@ -46,6 +46,9 @@ type conn struct {
 	forbidden   error // what became of server/discover
 	busy        error // the same, if the server asked to come again later: initialize would be too soon
 
+	connecting bool                // the SDK's Connect has not returned
+	unasked    map[jsonrpc.ID]bool // calls that were given up before the server had them, or had a use for them
+
 	tools     map[string]bool    // operation → whether the server says that it may be repeated
 	suspended map[string]*stream // by the event at which the SDK will resume it
 }
@@ -58,7 +61,7 @@ type message struct {
 
 func newConn(s *state) *conn {
 	s.forgive()
-	return &conn{state: s, latch: new(latch), reviving: make(chan struct{}, 1)}
+	return &conn{state: s, latch: new(latch), reviving: make(chan struct{}, 1), connecting: true}
 }
 
 // connected says that the connection attempt is over, and returns the error
@@ -68,6 +71,7 @@ func (c *conn) connected(err error) error {
 	c.latch.release()
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.connecting = false
 	if err != nil && c.forbidden != nil {
 		err = c.forbidden
 	}
@@ -136,6 +140,14 @@ func (c *conn) inSession(req *http.Request) (*http.Request, string) {
 
 func (c *conn) post(req *http.Request) (*http.Response, error) {
 	asked := parseCall(req)
+	if asked.method == "notifications/cancelled" && c.moot(asked.cancels) {
+		closeBody(req)
+		return &http.Response{
+			Status: "202 Accepted", StatusCode: http.StatusAccepted,
+			Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+			Header: http.Header{}, Body: http.NoBody, Request: req,
+		}, nil
+	}
 	if asked.method == "initialize" || asked.method == "notifications/initialized" {
 		c.keep(req, asked.method)
 	}
@@ -147,6 +159,14 @@ func (c *conn) post(req *http.Request) (*http.Response, error) {
 		return nil, busy
 	}
 	resp, err := c.ask(req, asked, liveCall)
+	if asked.wanted && req.Context().Err() != nil && errors.As(err, new(*StepError)) {
+		c.mu.Lock()
+		if c.unasked == nil {
+			c.unasked = make(map[jsonrpc.ID]bool)
+		}
+		c.unasked[asked.id] = true // until the SDK cancels it
+		c.mu.Unlock()
+	}
 	if wrong := new(AnswerError); asked.method == "server/discover" && errors.As(err, &wrong) && wrong.RetryAfter > 0 {
 		c.mu.Lock()
 		c.busy = err
@@ -160,6 +180,18 @@ func (c *conn) post(req *http.Request) (*http.Response, error) {
 		return c.repeat(req, asked, err)
 	}
 	return resp, err
+}
+
+// moot reports whether the server is not to hear that the call with id is
+// cancelled. It may not if the call was never with it, or is initialize (MCP
+// 2025-11-25, "Cancellation"); and the SDK's Connect waits for its notices,
+// which wait for a token, or for a server that is silent.
+func (c *conn) moot(id jsonrpc.ID) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	unasked := c.unasked[id]
+	delete(c.unasked, id)
+	return unasked || c.connecting
 }
 
 // ask sends req, in the session that the server knows, and returns an answer

@@ -401,6 +401,63 @@ func TestASessionEndsAlsoWhereTheServerRefuses(t *testing.T) {
 	}
 }
 
+func TestAConnectThatIsGivenUpDoesNotWaitForAServerThatIsSilent(t *testing.T) {
+	asked, quiet := make(chan struct{}, 100), make(chan struct{})
+	c := &mcpclient.Client{Store: &tokenstore.Memory{}, Server: listen(t, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		asked <- struct{}{}
+		select {
+		case <-r.Context().Done():
+		case <-quiet:
+		}
+	})}
+	t.Cleanup(func() { close(quiet); _ = c.Close() })
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	done := make(chan error, 16)
+	for range cap(done) {
+		go func() {
+			_, err := c.Connect(ctx)
+			done <- err
+		}()
+	}
+	for range cap(done) {
+		<-asked
+	}
+	cancel()
+	late := time.After(3 * time.Second) // the SDK gives its notices five
+	for range cap(done) {
+		select {
+		case err := <-done:
+			if !errors.Is(err, context.Canceled) {
+				t.Errorf("Connect: %v", err)
+			}
+		case <-late:
+			t.Fatal("Connect waits for the server")
+		}
+	}
+}
+
+func TestTheServerHearsOfACallThatIsGivenUp(t *testing.T) {
+	s := newLegacyServer(t)
+	asked := make(chan struct{})
+	s.call = func(w http.ResponseWriter, r *http.Request, id json.RawMessage) {
+		close(asked)
+		<-r.Context().Done()
+	}
+	session := s.connect(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go func() {
+		<-asked
+		cancel()
+	}()
+	if err := callTool(ctx, session); !errors.Is(err, context.Canceled) {
+		t.Fatalf("a call: %v", err)
+	}
+	eventually(t, "the server hears of it", func() bool { return s.count("POST notifications/cancelled") == 1 })
+}
+
 func TestNothingIsLeftRunning(t *testing.T) {
 	srv := start(t, sandbox.Options{Protocol: "legacy"})
 	for range 3 {

@@ -245,6 +245,7 @@ type call struct {
 	live      bool       // and somebody waits for the answer
 	operation string     // what a step-up is counted by
 
+	cancels jsonrpc.ID // the call that it cancels, if it does
 	cursor  string     // of a list: the page that is asked for, "" for the first
 	given   jsonrpc.ID // by the SDK, if id is that of a repetition
 	repeats int        // how often it was repeated
@@ -267,9 +268,10 @@ func parseCall(req *http.Request) call {
 		ID      any    `json:"id"`
 		Method  string `json:"method"`
 		Params  struct {
-			Name   string `json:"name"`
-			URI    string `json:"uri"`
-			Cursor string `json:"cursor"`
+			Name    string `json:"name"`
+			URI     string `json:"uri"`
+			Cursor  string `json:"cursor"`
+			Cancels any    `json:"requestId"`
 		} `json:"params"`
 	}
 	var fault *json.UnmarshalTypeError // of params, which are none of ours
@@ -280,6 +282,7 @@ func parseCall(req *http.Request) call {
 	c.wanted = msg.Method != "" && msg.ID != nil
 	c.id, _ = jsonrpc.MakeID(msg.ID)
 	c.given, c.cursor = c.id, msg.Params.Cursor
+	c.cancels, _ = jsonrpc.MakeID(msg.Params.Cancels)
 	c.live = c.wanted && req.Context().Err() == nil
 	c.operation = msg.Method + " " + msg.Params.Name + msg.Params.URI
 	return c

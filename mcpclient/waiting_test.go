@@ -1,14 +1,18 @@
 package mcpclient_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -198,7 +202,17 @@ func TestCallsWithALiveTokenDoNotWaitForAnothersRefresh(t *testing.T) {
 func TestCancelledCallersDoNotWaitForASlowRefreshWhichIsSaved(t *testing.T) {
 	store := &tokenstore.Memory{}
 	srv, endpoint := signedIn(t, store)
-	c, _ := newClient(t, srv, noBrowser(store))
+	var notices atomic.Int32
+	c, _ := newClient(t, srv, func(c *mcpclient.Client) {
+		noBrowser(store)(c)
+		below := mcpclient.NewTransport(srv.URL())
+		c.Transport = wire(func(r *http.Request) (*http.Response, error) {
+			if cancels(r) {
+				notices.Add(1)
+			}
+			return below.RoundTrip(r)
+		})
+	})
 	session, old := connect(t, c), record(t, srv, store)
 	advance(t, srv, 31*time.Minute) // the token has expired
 
@@ -219,6 +233,9 @@ func TestCancelledCallersDoNotWaitForASlowRefreshWhichIsSaved(t *testing.T) {
 			}
 			return err
 		},
+	}
+	for n := range 16 { // of the SDK's ways through a Connect that is given up some are rare
+		callers[fmt.Sprint("Connect ", n)] = callers["Connect"]
 	}
 	begun := time.Now()
 	results := map[string]chan error{}
@@ -251,6 +268,25 @@ func TestCancelledCallersDoNotWaitForASlowRefreshWhichIsSaved(t *testing.T) {
 		t.Errorf("the caller who stays: %v", err)
 	}
 	renewedOnce(t, srv, store, old, session)
+	if err := session.Close(); err != nil { // sees its notices off
+		t.Errorf("Close: %v", err)
+	}
+	if n := notices.Load(); n != 0 {
+		t.Errorf("the server was told %d times to cancel what it was never asked for", n)
+	}
+}
+
+// cancels reports whether r is a notice that a call is cancelled.
+func cancels(r *http.Request) bool {
+	if r.GetBody == nil {
+		return false
+	}
+	body, err := r.GetBody()
+	if err != nil {
+		return false
+	}
+	msg, err := io.ReadAll(body)
+	return err == nil && bytes.Contains(msg, []byte(`"notifications/cancelled"`))
 }
 
 func TestARefreshThatAllHaveGivenUpIsSaved(t *testing.T) {
