@@ -19,6 +19,7 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 
 	"github.com/astravue/mcp-client-go/internal/clock"
+	"github.com/astravue/mcp-client-go/internal/testenv"
 	"github.com/astravue/mcp-client-go/mcpclient"
 	"github.com/astravue/mcp-client-go/sandbox"
 	"github.com/astravue/mcp-client-go/tokenstore"
@@ -48,7 +49,7 @@ func signedIn(t *testing.T, store tokenstore.Store) (*sandbox.Server, *slowEndpo
 	}
 	now := make(chan struct{})
 	e := &slowEndpoint{asked: make(chan struct{}, 10), hurry: sync.OnceFunc(func() { close(now) })}
-	proxy := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: real.Scheme, Host: real.Host})
+	proxy := testenv.Proxy(httputil.NewSingleHostReverseProxy(&url.URL{Scheme: real.Scheme, Host: real.Host}))
 	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		select {
 		case e.asked <- struct{}{}:

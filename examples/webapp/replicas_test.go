@@ -88,10 +88,10 @@ type cluster struct {
 func startCluster(t *testing.T, srv *sandbox.Server) *cluster {
 	t.Helper()
 	c := &cluster{t: t, dsn: testenv.Postgres(t)}
-	balancer := httptest.NewServer(&httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+	balancer := httptest.NewServer(testenv.Proxy(&httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
 		r.SetURL(c.at[c.turn.Add(1)%2].Load())
 		r.Out.Host = r.In.Host
-	}})
+	}}))
 	t.Cleanup(balancer.Close)
 	c.app = &app{config: config{URL: balancer.URL}}
 

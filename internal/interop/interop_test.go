@@ -414,14 +414,14 @@ func newGate(t *testing.T, server string) *gate {
 	if err != nil {
 		t.Fatal(err)
 	}
-	proxy := &httputil.ReverseProxy{
+	proxy := testenv.Proxy(&httputil.ReverseProxy{
 		FlushInterval: -1,
 		Rewrite: func(r *httputil.ProxyRequest) {
 			path := *target
 			r.Out.URL, r.Out.Host = &path, target.Host
 			r.Out.Header.Del("Authorization")
 		},
-	}
+	})
 	const wellKnown = "/.well-known/oauth-protected-resource/mcp"
 	mux.Handle(wellKnown, auth.ProtectedResourceMetadataHandler(&oauthex.ProtectedResourceMetadata{
 		Resource:             g.url,

@@ -14,6 +14,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/astravue/mcp-client-go/internal/testenv"
 )
 
 // A proxy stands in front of the provider and sees everything that it is asked: the client's
@@ -41,7 +43,7 @@ type fault struct {
 
 func newProxy(t *testing.T) *proxy {
 	p := &proxy{spent: map[string]int{}}
-	p.Server = httptest.NewServer(&httputil.ReverseProxy{
+	p.Server = httptest.NewServer(testenv.Proxy(&httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			p.mu.Lock()
 			defer p.mu.Unlock()
@@ -51,7 +53,7 @@ func newProxy(t *testing.T) *proxy {
 		Transport: p,
 		// What the fault leaves of an answer is none.
 		ErrorHandler: func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) },
-	})
+	}))
 	t.Cleanup(p.Close)
 	t.Cleanup(p.CloseClientConnections)
 	return p
