@@ -159,6 +159,8 @@ func (c *conn) post(req *http.Request) (*http.Response, error) {
 		return nil, busy
 	}
 	resp, err := c.ask(req, asked, liveCall)
+	// A step fails before the server takes a call, or once it has refused it;
+	// after an error of the network it may be at work on it.
 	if asked.wanted && req.Context().Err() != nil && errors.As(err, new(*StepError)) {
 		c.mu.Lock()
 		if c.unasked == nil {
