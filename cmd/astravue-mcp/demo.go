@@ -61,7 +61,7 @@ func (a *app) demo(ctx context.Context, withBrowser bool) error {
 	open := func(account, user string) *mcpclient.Client {
 		return &mcpclient.Client{
 			Name: "astravue-mcp demo", Version: version(), Server: srv.URL(), Account: account,
-			Store: store, Transport: d.trace, SignInTimeout: a.timeout, Logger: a.logger(),
+			Store: store, Transport: d.trace, SignInTimeout: a.timeout + time.Minute, Logger: a.logger(),
 			OpenBrowser: func(ctx context.Context, url string) error {
 				d.trace.authorize(url)
 				accounts := srv.Accounts()

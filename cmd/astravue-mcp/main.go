@@ -219,7 +219,7 @@ func (a *app) open() *mcpclient.Client {
 		Account:        a.account,
 		Store:          a.openStore(),
 		NonInteractive: true,
-		SignInTimeout:  a.timeout,
+		SignInTimeout:  a.timeout + time.Minute, // the command's own time is over first, and says so
 		Logger:         a.logger(),
 	}
 	return a.client
