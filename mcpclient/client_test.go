@@ -1,7 +1,6 @@
 package mcpclient_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -21,6 +20,7 @@ import (
 
 	"github.com/astravue/mcp-client-go/authcode"
 	"github.com/astravue/mcp-client-go/internal/clock"
+	"github.com/astravue/mcp-client-go/internal/testenv"
 	"github.com/astravue/mcp-client-go/mcpclient"
 	"github.com/astravue/mcp-client-go/sandbox"
 	"github.com/astravue/mcp-client-go/tokenstore"
@@ -580,7 +580,7 @@ func TestTokensGoToTheServersOriginOnly(t *testing.T) {
 
 func TestLogHasEachOperation(t *testing.T) {
 	srv := start(t, sandbox.Options{})
-	var log bytes.Buffer
+	var log testenv.Buffer
 	c, _ := newClient(t, srv, func(c *mcpclient.Client) {
 		c.Logger = slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	})

@@ -1,7 +1,6 @@
 package mcpclient_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/astravue/mcp-client-go/authcode"
+	"github.com/astravue/mcp-client-go/internal/testenv"
 	"github.com/astravue/mcp-client-go/mcpclient"
 	"github.com/astravue/mcp-client-go/sandbox"
 	"github.com/astravue/mcp-client-go/tokenstore"
@@ -304,7 +304,7 @@ func TestADenialLastsAMinute(t *testing.T) {
 
 func TestAnOpenersErrorIsLoggedWithoutTheState(t *testing.T) {
 	srv := start(t, sandbox.Options{})
-	var log syncBuffer
+	var log testenv.Buffer
 	state := make(chan string, 1)
 	c, _ := newClient(t, srv, func(c *mcpclient.Client) {
 		b := newBrowser()
@@ -326,21 +326,4 @@ func TestAnOpenersErrorIsLoggedWithoutTheState(t *testing.T) {
 	if s := <-state; strings.Contains(log.String(), s) {
 		t.Error("the state is in the log")
 	}
-}
-
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *syncBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *syncBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }

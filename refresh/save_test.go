@@ -1,7 +1,6 @@
 package refresh_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -118,7 +117,7 @@ func TestSlowSave(t *testing.T) {
 }
 
 func TestNotSavedIsReportedByClose(t *testing.T) {
-	var out bytes.Buffer
+	var out testenv.Buffer
 	a, _, s, got := newUnsaved(t, slog.New(slog.NewTextHandler(&out, nil)))
 	if again := access(t, s); again != got {
 		t.Error("got another token")
@@ -305,7 +304,7 @@ func TestThoseWhoWaitShareTheFailure(t *testing.T) {
 
 // What is logged and what errors say, in every verb, shows no secret.
 func TestNothingSecretIsShown(t *testing.T) {
-	var out bytes.Buffer
+	var out testenv.Buffer
 	a, store := newAuthServer(t), new(tokenstore.Memory)
 	g := a.issue(time.Hour)
 	save(t, store, g)

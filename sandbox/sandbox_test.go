@@ -20,6 +20,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 
+	"github.com/astravue/mcp-client-go/internal/testenv"
 	"github.com/astravue/mcp-client-go/sandbox"
 )
 
@@ -758,7 +759,7 @@ func TestFaults(t *testing.T) {
 }
 
 func TestRequestLog(t *testing.T) {
-	var logged bytes.Buffer
+	var logged testenv.Buffer
 	s := start(t, sandbox.Options{Logger: slog.New(slog.NewJSONHandler(&logged, nil))})
 	rpc(t, s, "", "{}")
 	call(t, "GET", s.APIURL()+"/.well-known/oauth-protected-resource", "", "", "")
@@ -799,7 +800,7 @@ func TestRequestLog(t *testing.T) {
 	for _, hidden := range []string{cb.Get("code"), verifier, secret, a.str("access_token"), a.str("refresh_token"), a.str("id_token"), b.str("refresh_token"),
 		"st&te=1", "mia-sandbox", reg.str("registration_access_token"), challenge()} {
 		escaped, _ := json.Marshal(hidden)
-		if bytes.Contains(text, bytes.Trim(escaped, `"`)) || bytes.Contains(logged.Bytes(), bytes.Trim(escaped, `"`)) {
+		if bytes.Contains(text, bytes.Trim(escaped, `"`)) || strings.Contains(logged.String(), strings.Trim(string(escaped), `"`)) {
 			t.Errorf("the log holds %q", hidden)
 		}
 	}

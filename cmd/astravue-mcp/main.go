@@ -32,7 +32,8 @@ func main() {
 	os.Exit(code)
 }
 
-// run is the program. It returns the exit status.
+// run is the program. It returns the exit status. It writes to stdout and stderr from several
+// goroutines.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	a := &app{args: args, stdin: stdin, stdout: stdout, stderr: stderr}
 	root := a.command()

@@ -51,7 +51,7 @@ func TestSandboxCommand(t *testing.T) {
 		ctx, interrupt := context.WithCancel(t.Context())
 		r, w := io.Pipe()
 		ended := make(chan int, 1)
-		var stderr bytes.Buffer
+		var stderr testenv.Buffer
 		go func() {
 			ended <- run(ctx, append([]string{"sandbox"}, args...), strings.NewReader(""), w, &stderr)
 			_ = w.Close()
@@ -75,7 +75,7 @@ func TestSandboxCommand(t *testing.T) {
 		}
 		interrupt()
 		go func() { _, _ = io.Copy(io.Discard, r) }()
-		if code := <-ended; code != exitOK || stderr.Len() > 0 {
+		if code := <-ended; code != exitOK || stderr.String() != "" {
 			t.Errorf("exit status %d, stderr %q", code, &stderr)
 		}
 	}
@@ -89,7 +89,7 @@ func TestDemoShowsNoSecret(t *testing.T) {
 	for _, output := range []string{"text", "json"} {
 		var s testenv.Secrets
 		http.DefaultTransport = s.Transport(base)
-		var stdout, stderr bytes.Buffer
+		var stdout, stderr testenv.Buffer
 		if code := run(t.Context(), []string{"demo", "--verbose", "-o", output}, strings.NewReader(""), &stdout, &stderr); code != exitOK {
 			t.Fatalf("exit status %d: %s", code, &stderr)
 		}

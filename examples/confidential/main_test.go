@@ -1,18 +1,18 @@
 package main
 
 import (
-	"bytes"
 	"log/slog"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/astravue/mcp-client-go/internal/clock"
+	"github.com/astravue/mcp-client-go/internal/testenv"
 	"github.com/astravue/mcp-client-go/sandbox"
 )
 
 func TestSandbox(t *testing.T) {
-	var out, log strings.Builder
+	var out, log testenv.Buffer
 	if err := run(t.Context(), []string{"-sandbox"}, &out, &log); err != nil {
 		t.Fatal(err)
 	}
@@ -30,7 +30,7 @@ func TestSandbox(t *testing.T) {
 }
 
 func TestRefreshesByItself(t *testing.T) {
-	var log bytes.Buffer
+	var log testenv.Buffer
 	client := newClient("http://127.0.0.1/callback", slog.New(slog.NewTextHandler(&log, nil)))
 	srv, err := useSandbox(client)
 	if err != nil {

@@ -29,6 +29,7 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 
 	"github.com/astravue/mcp-client-go/internal/oauthhttp"
+	"github.com/astravue/mcp-client-go/internal/testenv"
 	"github.com/astravue/mcp-client-go/mcpclient"
 	"github.com/astravue/mcp-client-go/sandbox"
 	"github.com/astravue/mcp-client-go/tokenstore"
@@ -117,7 +118,7 @@ type world struct {
 	proxy  *httptest.Server
 	good   *oauthhttp.Transport
 
-	log lines // of the client
+	log testenv.Buffer // of the client
 
 	mu      sync.Mutex
 	on      exchange      // on which the fault is
@@ -650,22 +651,4 @@ func (w *world) login() error {
 		return struct{}{}, w.client.Login(ctx, nil)
 	})
 	return err
-}
-
-// lines is a log that any goroutine may write to.
-type lines struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }

@@ -40,7 +40,7 @@ func TestWebapp(t *testing.T) {
 	key := rand.Text() + rand.Text()
 	w.Add("cookie key", key)
 	app := h.command("webapp", "-listen", "127.0.0.1:0", "-key-file", h.give("key", key))
-	var log notebook
+	var log testenv.Buffer
 	app.Stderr = &log
 	out, err := app.StdoutPipe()
 	if err != nil {

@@ -122,27 +122,9 @@ func (w *world) print(where string, v any) {
 	}
 }
 
-// A notebook is what several goroutines write to.
-type notebook struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (n *notebook) Write(p []byte) (int, error) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.buf.Write(p)
-}
-
-func (n *notebook) String() string {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.buf.String()
-}
-
 // log returns a logger of everything, whose text is swept in the end.
 func (w *world) log() *slog.Logger {
-	var n notebook
+	var n testenv.Buffer
 	w.t.Cleanup(func() { w.show("the log", n.String()) }) // runs before the sweep
 	return slog.New(slog.NewJSONHandler(&n, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
