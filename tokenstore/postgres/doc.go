@@ -20,7 +20,9 @@
 // waits for one of those, as long as for the lock itself. The other half
 // serves Get, which takes no lock and gives its connection back at once. So a
 // pool of 16 refreshes for 8 users at a time, at most 160 a second where the
-// token endpoint takes 50 ms; a user whose token lives holds nothing.
+// token endpoint takes 50 ms; a user whose token lives holds nothing. Where more
+// callers come than there are connections they queue, in the order in which they
+// came, for as long as the database answers those before them.
 //
 // Each write names the version that it replaces. If the connection is gone
 // when a holder saves, it saves over a new one where the version is still the

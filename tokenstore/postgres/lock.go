@@ -158,7 +158,7 @@ func (y *session) lock(ctx, wait context.Context, start time.Time, x *section) e
 	// The database ends the wait, so that the connection outlives it; a
 	// context that ends breaks its connection.
 	deadline, _ := wait.Deadline()
-	query, cancel := context.WithDeadline(context.WithoutCancel(ctx), deadline.Add(orDefault(y.store.CallTimeout, defaultCallTimeout)))
+	query, cancel := context.WithDeadline(context.WithoutCancel(ctx), deadline.Add(y.store.callTimeout()))
 	defer cancel()
 	defer context.AfterFunc(ctx, func() {
 		if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
@@ -216,7 +216,7 @@ func (y *session) do(ctx context.Context, what string, f func(context.Context, *
 	if y.over {
 		return errOver
 	}
-	limited, cancel := context.WithTimeout(ctx, orDefault(y.store.CallTimeout, defaultCallTimeout))
+	limited, cancel := context.WithTimeout(ctx, y.store.callTimeout())
 	defer cancel()
 	return fail(ctx, what, y.onConn(limited, f))
 }
@@ -226,9 +226,7 @@ func (y *session) do(ctx context.Context, what string, f func(context.Context, *
 func (y *session) onConn(ctx context.Context, f func(context.Context, *pgx.Conn) error) error {
 	for {
 		if y.conn == nil {
-			connect, cancel := context.WithTimeout(ctx, orDefault(y.store.CallTimeout, defaultCallTimeout))
-			c, err := y.store.Pool.Acquire(connect)
-			cancel()
+			c, err := y.store.connect(ctx)
 			if err != nil {
 				return err
 			}
@@ -240,7 +238,7 @@ func (y *session) onConn(ctx context.Context, f func(context.Context, *pgx.Conn)
 			err = y.retake(ctx, c)
 		}
 		if err == nil {
-			err = f(ctx, c)
+			err = y.store.use(ctx, c, f)
 		}
 		if err == nil || !c.IsClosed() {
 			return err
@@ -282,7 +280,7 @@ func (y *session) retake(ctx context.Context, c *pgx.Conn) error {
 
 // unlock ends an Update inside another.
 func (y *session) unlock(x *section) {
-	ctx, cancel := context.WithTimeout(context.Background(), orDefault(y.store.CallTimeout, defaultCallTimeout))
+	ctx, cancel := context.WithTimeout(context.Background(), y.store.callTimeout())
 	defer cancel()
 	y.mu.Lock()
 	defer y.mu.Unlock()
@@ -297,7 +295,7 @@ func (y *session) unlock(x *section) {
 
 // end gives the connection back as it was, or not at all.
 func (y *session) end() {
-	ctx, cancel := context.WithTimeout(context.Background(), orDefault(y.store.CallTimeout, defaultCallTimeout))
+	ctx, cancel := context.WithTimeout(context.Background(), y.store.callTimeout())
 	defer cancel()
 	y.mu.Lock()
 	defer y.mu.Unlock()
@@ -397,7 +395,7 @@ const signInTurn = "sign-in"
 
 // joinSignIn returns the connection for sign-ins, and opens it for the first.
 func (s *Store) joinSignIn(ctx context.Context) (*signInConn, error) {
-	limited, cancel := context.WithTimeout(ctx, orDefault(s.CallTimeout, defaultCallTimeout))
+	limited, cancel := context.WithTimeout(ctx, s.callTimeout())
 	defer cancel()
 	leave, ok := s.gate.Enter(limited, signInTurn)
 	if !ok {
@@ -460,7 +458,7 @@ func (c *signInConn) leave() {
 // do calls f with the connection, and a context that no caller ends: the
 // connection, which is everybody's, would break.
 func (c *signInConn) do(ctx context.Context, f func(context.Context, *pgx.Conn) error) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), orDefault(c.store.CallTimeout, defaultCallTimeout))
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.store.callTimeout())
 	defer cancel()
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -43,12 +43,15 @@ type Store struct {
 	// request made under it. 0: 40 s, for the 30 s of a refresh.
 	IdleTimeout time.Duration
 
-	// CallTimeout bounds each call to the database, the wait for a connection
-	// included; 0: 5 s.
+	// CallTimeout bounds each call to the database, and a wait for a
+	// connection in which no other call of this Store is answered; 0: 5 s.
+	// Behind calls that are answered, a call waits for its turn, LockTimeout
+	// and CallTimeout together at most.
 	CallTimeout time.Duration
 
 	nameKey atomic.Pointer[[]byte]
 	gate    gate.Gate
+	answers atomic.Uint64 // that calls have got
 
 	slotsOnce sync.Once
 	slots     chan struct{} // half of the pool; full: none is free
@@ -275,21 +278,58 @@ func (x *section) version(ctx context.Context, c *pgx.Conn, e tokenstore.Entry) 
 // do calls f with a connection from the pool. After a restart of the server
 // the pool holds broken ones; they are passed over.
 func (s *Store) do(ctx context.Context, what string, f func(context.Context, *pgx.Conn) error) error {
-	limited, cancel := context.WithTimeout(ctx, orDefault(s.CallTimeout, defaultCallTimeout))
+	c, err := s.connect(ctx)
+	limited, cancel := context.WithTimeout(ctx, s.callTimeout())
 	defer cancel()
 	for {
-		c, err := s.Pool.Acquire(limited)
 		if err != nil {
 			return fail(ctx, "connect", err)
 		}
-		err = f(limited, c.Conn())
+		err = s.use(limited, c.Conn(), f)
 		broken := err != nil && c.Conn().IsClosed()
 		c.Release()
 		if !broken || limited.Err() != nil {
 			return fail(ctx, what, err)
 		}
+		c, err = s.Pool.Acquire(limited)
 	}
 }
+
+// use calls f, and counts whether the database has answered.
+func (s *Store) use(ctx context.Context, c *pgx.Conn, f func(context.Context, *pgx.Conn) error) error {
+	err := f(ctx, c)
+	if !c.IsClosed() {
+		s.answers.Add(1)
+	}
+	return err
+}
+
+// connect waits for a connection of the pool. A busy pool gives them in the
+// order in which they were asked for; one that gives none, and whose other
+// calls get no answers either, has no database.
+func (s *Store) connect(ctx context.Context) (*pgxpool.Conn, error) {
+	limit := s.callTimeout()
+	wait, cancel := context.WithTimeout(ctx, orDefault(s.LockTimeout, tokenstore.DefaultLockTimeout)+limit)
+	defer cancel()
+	seen := s.answers.Load()
+	defer time.AfterFunc(limit, func() {
+		for now := s.answers.Load(); now != seen && wait.Err() == nil; now = s.answers.Load() {
+			seen = now
+			select {
+			case <-wait.Done():
+			case <-time.After(limit):
+			}
+		}
+		cancel()
+	}).Stop()
+	c, err := s.Pool.Acquire(wait)
+	if err != nil && wait.Err() != nil && ctx.Err() == nil {
+		err = context.DeadlineExceeded
+	}
+	return c, err
+}
+
+func (s *Store) callTimeout() time.Duration { return orDefault(s.CallTimeout, defaultCallTimeout) }
 
 // fail gives an error of pgx, which shows no parameters, this module's types.
 func fail(ctx context.Context, what string, err error) error {

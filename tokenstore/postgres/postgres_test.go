@@ -621,6 +621,67 @@ func TestSignInsWithoutAnAnswer(t *testing.T) {
 	g.Wait()
 }
 
+// slow is a database whose every answer takes this long.
+type slow time.Duration
+
+func (d slow) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
+	time.Sleep(time.Duration(d))
+	return ctx
+}
+
+func (slow) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+// A queue for the pool is no outage: who stands in it waits longer than for an answer. Once nobody
+// in it is answered, it is one for all of them at once.
+func TestQueueForThePool(t *testing.T) {
+	u, err := url.Parse(testenv.Postgres(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := storetest.NewLine(t, "tcp", u.Host)
+	u.Host = line.Addr
+	mustSave(t, open(t, u.String(), 2), grantKey, 1)
+	cfg, err := pgxpool.ParseConfig(u.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.MaxConns, cfg.ConnConfig.Tracer = 2, slow(50*time.Millisecond)
+	pool, err := pgxpool.NewWithConfig(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	s := &postgres.Store{Pool: pool, Keys: []tokenstore.Secret{sealingKey(0)}, CallTimeout: time.Second}
+	const readers = 80 // 2 s
+	read := func(check func(error)) {
+		var g sync.WaitGroup
+		for range readers {
+			g.Go(func() {
+				_, err := s.Get(t.Context(), grantKey)
+				check(err)
+			})
+		}
+		g.Wait()
+	}
+	start := time.Now()
+	read(func(err error) {
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	if took := time.Since(start); took < s.CallTimeout*3/2 {
+		t.Fatalf("there was no queue: all took %v", took)
+	}
+
+	defer line.Stall()()
+	start = time.Now()
+	read(func(err error) {
+		if took := time.Since(start); !errors.Is(err, tokenstore.ErrUnavailable) || took > 5*s.CallTimeout {
+			t.Errorf("got %v after %v", err, took)
+		}
+	})
+}
+
 // TestStoppedHolder runs TestStoppedHolderChild in a process that is stopped.
 func TestStoppedHolder(t *testing.T) {
 	dsn := testenv.Postgres(t)
