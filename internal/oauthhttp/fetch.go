@@ -200,6 +200,15 @@ func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, requestTimeout)
 }
 
+// over says why there is no time left, by the clock: of two timers that are due, the one of the
+// request before this may have fired first.
+func over(ctx context.Context) error {
+	if at, ok := ctx.Deadline(); ok && ctx.Err() == nil && !time.Now().Before(at) {
+		return context.DeadlineExceeded
+	}
+	return ctx.Err()
+}
+
 // withoutURL takes away what net/http says of the request: an address whose
 // query may be private.
 func withoutURL(err error) error {

@@ -75,7 +75,7 @@ func post(ctx context.Context, hc *http.Client, endpoint string, form url.Values
 	}
 	ctx, cancel := bounded(ctx)
 	defer cancel()
-	if e.Err = ctx.Err(); e.Err != nil {
+	if e.Err = over(ctx); e.Err != nil {
 		return e
 	}
 	ctx, sent := Watch(ctx)

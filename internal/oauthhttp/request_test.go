@@ -408,6 +408,24 @@ func noResolver(_ context.Context, host string) ([]netip.Addr, error) {
 	return nil, &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
 }
 
+// due is a context whose time is over, and whose timer has not fired yet.
+type due struct{ context.Context }
+
+func (due) Deadline() (time.Time, bool) { return time.Now(), true }
+
+func TestNothingIsSentAfterTheDeadline(t *testing.T) {
+	server := "http://" + raw(t, func(c net.Conn) {
+		if read(c) {
+			t.Error("it was sent")
+		}
+	})
+	err := Revoke(due{t.Context()}, nil, server, "a token", "refresh_token", public("c"))
+	wantOutcome(t, err, NotSent)
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("error %v, want context.DeadlineExceeded", err)
+	}
+}
+
 func TestOutcomeOfACancelledRequest(t *testing.T) {
 	got := make(chan struct{}, 1)
 	silent := "http://" + raw(t, func(c net.Conn) {
