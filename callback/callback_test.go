@@ -318,18 +318,21 @@ func TestRedirectURI(t *testing.T) {
 		{"http://127.0.0.1/", "http://127.0.0.1:N/"},
 		{"http://127.0.0.1:0/cb", "http://127.0.0.1:N/cb"},
 		{"http://127.0.0.1/a%2Fb/c", "http://127.0.0.1:N/a%2Fb/c"},
-		{"http://127.0.0.1:%d/cb", "http://127.0.0.1:%d/cb"},
+		{"http://127.0.0.1:%s/cb", "http://127.0.0.1:%s/cb"},
 		{"http://[::1]/cb", "http://[::1]:N/cb"},
 		{"http://localhost/cb", "http://localhost:N/cb"},
-		{"http://LOCALHOST:%d/cb", "http://LOCALHOST:%d/cb"},
+		{"http://LOCALHOST:%s/cb", "http://LOCALHOST:%s/cb"},
 	} {
 		t.Run(tt.give, func(t *testing.T) {
 			if !strings.Contains(tt.give, "127.0.0.1") && tt.give != "" {
 				needIPv6(t)
 			}
 			give, want := tt.give, tt.want
-			if strings.Contains(give, "%d") {
-				port := freePort(t)
+			if strings.Contains(give, "%s") {
+				port, err := testenv.FreePort()
+				if err != nil {
+					t.Fatal(err)
+				}
 				give, want = fmt.Sprintf(give, port), fmt.Sprintf(want, port)
 			}
 			l := listen(t, callback.Config{RedirectURI: give})
@@ -410,16 +413,6 @@ func needIPv6(t testing.TB) {
 		ln.Close()
 	}
 	testenv.Need(t, "IPv6", err == nil, fmt.Sprint(err))
-}
-
-func freePort(t testing.TB) int {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().(*net.TCPAddr).Port
 }
 
 func TestPortTaken(t *testing.T) {

@@ -87,13 +87,12 @@ func newKeycloak(t testing.TB, feature string) *KeycloakServer {
 
 	mcp := &ResourceServer{mux: http.NewServeMux(), accepted: map[[sha256.Size]byte]bool{}}
 	mcp.URL = httptest.NewServer(mcp.mux).URL + "/mcp" // ends with the process
-	free, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}
-	k := &KeycloakServer{Origin: "http://" + free.Addr().String(), MCP: mcp, dist: dist, quarkus: quarkus, feature: feature}
+	k := &KeycloakServer{Origin: "http://127.0.0.1:" + port, MCP: mcp, dist: dist, quarkus: quarkus, feature: feature}
 	k.Issuer = k.Origin + "/realms/astravue"
-	free.Close()
 	k.Start(t)
 
 	mcp.Trust(t, k.Issuer, "openid", "profile", "email")
