@@ -46,7 +46,8 @@ type Store struct {
 	// CallTimeout bounds each call to the database, and a wait for a
 	// connection in which no other call of this Store is answered; 0: 5 s.
 	// Behind calls that are answered, a call waits for its turn, LockTimeout
-	// and CallTimeout together at most.
+	// and CallTimeout together at most. A save whose connection has gone has
+	// CallTimeout for another one too, since others wait for its lock.
 	CallTimeout time.Duration
 
 	nameKey atomic.Pointer[[]byte]
