@@ -239,6 +239,10 @@ func (s *Source) start(h *held, refused string) <-chan singleflight.Result {
 		s.running.Add(1)
 		s.mu.Unlock()
 		defer s.running.Done()
+		// Whoever comes when it has ended must not be served what was true then:
+		// that may be long ago for a process that was stopped or a laptop that
+		// slept.
+		defer s.flights.Forget(refused)
 		a, err := (&flight{Source: s, began: clock.Now(), started: time.Now(), refused: refused}).run(h)
 		if errors.Is(err, context.Canceled) {
 			err = ErrClosed // nothing else cancels a flight

@@ -671,6 +671,29 @@ func TestCloseWaitsForTheFlight(t *testing.T) {
 	}
 }
 
+// A flight that has ended takes nobody aboard, not even in the moment in which
+// its goroutine has yet to end: what it yielded may have expired by then.
+func TestFlightThatHasEndedServesNobody(t *testing.T) {
+	a, store := newAuthServer(t), new(tokenstore.Memory)
+	asked := make(chan struct{})
+	a.fault = func(http.ResponseWriter, *http.Request) bool { asked <- struct{}{}; return false }
+	for range 300 {
+		save(t, store, a.issue(0))
+		s := newSource(t, store)
+		access(t, s)
+		due := clock.Advance(a.TTL - 30*time.Second)
+		access(t, s) // refreshes in the background
+		<-asked
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		expired := clock.Advance(a.TTL)
+		wantError(t, s, refresh.ErrClosed)
+		expired()
+		due()
+	}
+}
+
 // Close is bounded by the deadline of the request.
 func TestRequestTimeout(t *testing.T) {
 	a, store := newAuthServer(t), new(tokenstore.Memory)
