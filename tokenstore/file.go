@@ -95,9 +95,10 @@ func (f *File) Update(ctx context.Context, key Key, do func(context.Context, *Lo
 		if err := os.MkdirAll(e.dir, 0o700); err != nil {
 			return nil, unavailable("folder", err)
 		}
+		start := time.Now()
 		ctx, cancel := withLimit(ctx, key, f.LockTimeout)
 		defer cancel()
-		return f.locks.acquire(ctx, filepath.Join(e.dir, e.name+".lock"))
+		return f.locks.acquire(ctx, start, filepath.Join(e.dir, e.name+".lock"))
 	}, e, do)
 }
 
@@ -211,7 +212,7 @@ func (f *File) open(ctx context.Context, dir string) (*age.X25519Identity, error
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, unavailable("folder", err)
 		}
-		unlock, err := f.locks.acquire(ctx, filepath.Join(dir, "identity.lock"))
+		unlock, err := f.locks.acquire(ctx, time.Now(), filepath.Join(dir, "identity.lock"))
 		if err != nil {
 			return nil, err
 		}

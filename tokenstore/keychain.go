@@ -115,9 +115,10 @@ func (k *Keychain) Update(ctx context.Context, key Key, f func(context.Context, 
 		if err != nil {
 			return nil, unavailable("lock folder", err)
 		}
+		start := time.Now()
 		ctx, cancel := withLimit(ctx, key, k.LockTimeout)
 		defer cancel()
-		return k.locks.acquire(ctx, path)
+		return k.locks.acquire(ctx, start, path)
 	}, k.section(key), f)
 }
 

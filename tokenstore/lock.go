@@ -84,9 +84,8 @@ const (
 )
 
 // acquire takes the lock of path, a file that is never removed: who removed it
-// would admit a second holder. ctx bounds the wait.
-func (l *fileLocks) acquire(ctx context.Context, path string) (release func(), err error) {
-	start := time.Now()
+// would admit a second holder. The wait began at start, and ctx bounds it.
+func (l *fileLocks) acquire(ctx context.Context, start time.Time, path string) (release func(), err error) {
 	leave, ok := l.gate.Enter(ctx, path)
 	if !ok {
 		return nil, lockError(ctx, start, holder(path))

@@ -39,9 +39,9 @@ func (m *Memory) Get(ctx context.Context, key Key) (Record, error) {
 // Update implements [Store].
 func (m *Memory) Update(ctx context.Context, key Key, f func(context.Context, *Locked) error) error {
 	return update(ctx, func(ctx context.Context) (func(), error) {
+		start := time.Now()
 		ctx, cancel := withLimit(ctx, key, m.LockTimeout)
 		defer cancel()
-		start := time.Now()
 		leave, ok := m.gate.Enter(ctx, string(key))
 		if !ok {
 			return nil, lockError(ctx, start, "this process")

@@ -301,7 +301,7 @@ func testProcessExclusion(t *testing.T, c cast) {
 
 func testKilledHolder(t *testing.T, c cast) {
 	cmd, letGo := c.holder(t)
-	holder := wantTimeout(t, c.store, key, 200*time.Millisecond)
+	holder := wantTimeout(t, c.store, key)
 	if holder != "" && !strings.Contains(holder, strconv.Itoa(cmd.Process.Pid)) {
 		t.Errorf("the holder is process %d, not %q", cmd.Process.Pid, holder)
 	}
@@ -318,7 +318,7 @@ func testStoppedHolder(t *testing.T, c cast) {
 	}
 	cmd, letGo := c.holder(t)
 	stop(t, cmd.Process)
-	wantTimeout(t, c.store, key, 200*time.Millisecond)
+	wantTimeout(t, c.store, key)
 	resume(t, cmd.Process)
 	if err := letGo(); err != nil {
 		t.Errorf("the holder: %v", err)
