@@ -48,8 +48,8 @@ func (n *nobody) open(ctx context.Context, url string) error {
 
 func TestSomebodyComesBackAtTheLastMoment(t *testing.T) {
 	srv := start(t, sandbox.Options{})
-	change := func(c *mcpclient.Client) { c.SignInTimeout = 500 * time.Millisecond }
-	undo := srv.Fail(sandbox.StepExchange, sandbox.Fault{Delay: time.Second, Status: 400, Body: `{"error":"invalid_grant"}`})
+	change := func(c *mcpclient.Client) { c.SignInTimeout = 2 * time.Second }
+	undo := srv.Fail(sandbox.StepExchange, sandbox.Fault{Delay: 3 * time.Second, Status: 400, Body: `{"error":"invalid_grant"}`})
 	c, _ := newClient(t, srv, change)
 	err := c.Login(t.Context(), nil)
 	if te := new(authcode.TokenError); !errors.As(err, &te) || te.Code != "invalid_grant" {
@@ -58,7 +58,7 @@ func TestSomebodyComesBackAtTheLastMoment(t *testing.T) {
 	wantStep(t, err, mcpclient.StepExchange)
 	undo()
 
-	srv.Fail(sandbox.StepExchange, sandbox.Fault{Delay: time.Second, CarryOut: true})
+	srv.Fail(sandbox.StepExchange, sandbox.Fault{Delay: 3 * time.Second, CarryOut: true})
 	if c, _ = newClient(t, srv, change); c.Login(t.Context(), nil) != nil {
 		t.Error("tokens that were issued are thrown away")
 	}
@@ -69,7 +69,7 @@ func TestASignInWaitsForAnother(t *testing.T) {
 	store := &tokenstore.Memory{}
 	n := new(nobody)
 	first, _ := newClient(t, srv, func(c *mcpclient.Client) { c.Store, c.OpenBrowser = store, n.open })
-	second, b := newClient(t, srv, func(c *mcpclient.Client) { c.Store, c.SignInTimeout = store, 200*time.Millisecond })
+	second, b := newClient(t, srv, func(c *mcpclient.Client) { c.Store, c.SignInTimeout = store, time.Second })
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- first.Login(ctx, nil) }()
@@ -649,7 +649,7 @@ func TestLogoutForgetsAlsoIfItsContextEnds(t *testing.T) {
 	if err := c.Login(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	res, err := c.Logout(ctx)
 	if err != nil || res.Revocation != mcpclient.RevocationFailed || !errors.Is(res.Err, context.DeadlineExceeded) {

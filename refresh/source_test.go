@@ -701,7 +701,7 @@ func TestRequestTimeout(t *testing.T) {
 	defer close(block)
 	a.fault = func(http.ResponseWriter, *http.Request) bool { <-block; return true }
 	save(t, store, a.issue(time.Hour))
-	s := newSourceOf(t, refresh.Config{Store: store, Key: grantKey, RequestTimeout: 50 * time.Millisecond})
+	s := newSourceOf(t, refresh.Config{Store: store, Key: grantKey, RequestTimeout: time.Second})
 	start := time.Now()
 	if err := wantRetry(t, s); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v", err)

@@ -75,7 +75,7 @@ func wantError(t testing.TB, what string, err, want error) {
 
 func wantLocked(t testing.TB, s tokenstore.Store, key tokenstore.Key) *tokenstore.LockTimeoutError {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 	defer cancel()
 	err := s.Update(ctx, key, func(context.Context, *tokenstore.Locked) error {
 		t.Error("two hold the lock at once")
@@ -369,7 +369,7 @@ func TestKeychainKeepsTheLockOfACallThatWasGivenUp(t *testing.T) {
 		}
 		return nil
 	})
-	k.CallTimeout = 50 * time.Millisecond
+	k.CallTimeout = 500 * time.Millisecond
 	start := time.Now()
 	err := save(t.Context(), k, work, long("late"))
 	wantError(t, "save", err, tokenstore.ErrUnavailable)

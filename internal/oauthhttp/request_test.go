@@ -453,7 +453,7 @@ func TestOutcomeOfACancelledRequest(t *testing.T) {
 		})
 	}
 	t.Run("deadline", func(t *testing.T) {
-		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		_, err := RequestToken(ctx, nil, silent, refreshForm(), public("c"))
 		wantOutcome(t, err, Unknown)
@@ -462,7 +462,7 @@ func TestOutcomeOfACancelledRequest(t *testing.T) {
 		}
 	})
 	t.Run("timeout of the client", func(t *testing.T) {
-		_, err := RequestToken(t.Context(), &http.Client{Timeout: 30 * time.Millisecond}, silent, refreshForm(), public("c"))
+		_, err := RequestToken(t.Context(), &http.Client{Timeout: time.Second}, silent, refreshForm(), public("c"))
 		wantOutcome(t, err, Unknown)
 		if !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("error %v, want context.DeadlineExceeded", err)
@@ -507,7 +507,7 @@ func TestOutcomeUnderHTTP2(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
 			_, err := RequestToken(ctx, hc, srv.URL+"/hang", refreshForm(), public("c"))
 			wantOutcome(t, err, Unknown)

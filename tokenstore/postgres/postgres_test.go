@@ -435,7 +435,7 @@ func TestConnectionsAreGivenBackAsTheyWere(t *testing.T) {
 	mustSave(t, other, "another", 1) // connects
 	_ = s.Update(t.Context(), grantKey, func(ctx context.Context, _ *tokenstore.Locked) error {
 		var timeout *tokenstore.LockTimeoutError
-		limited, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		limited, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		if err := save(limited, other, grantKey, 2); !errors.As(err, &timeout) {
 			t.Errorf("got %v, want a *LockTimeoutError", err)
@@ -576,7 +576,7 @@ func TestSignInsBesideThePool(t *testing.T) {
 	}
 	time.Sleep(2 * s.IdleTimeout) // the server would have taken the locks away
 	var timeout *tokenstore.LockTimeoutError
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	err := other.Update(ctx, tokenstore.Key("3").SignIn(), func(context.Context, *tokenstore.Locked) error { return nil })
 	if !errors.As(err, &timeout) || !strings.HasPrefix(timeout.Holder, "process ") {
@@ -797,7 +797,7 @@ func TestAnswerLost(t *testing.T) {
 	var gate recorder
 	dsn := testenv.Postgres(t)
 	s, direct := open(t, proxied(t, dsn, &gate), 4), open(t, dsn, 4)
-	s.CallTimeout = 300 * time.Millisecond
+	s.CallTimeout = time.Second
 	mustSave(t, s, grantKey, 1)
 	if err := s.Update(t.Context(), grantKey, func(ctx context.Context, l *tokenstore.Locked) error {
 		if _, err := l.Save(ctx, grant(2)); err != nil { // the statements are prepared
