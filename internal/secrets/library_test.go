@@ -104,7 +104,7 @@ func TestErrorsOfFaults(t *testing.T) {
 				w.live(name, func() *mcpclient.Client {
 					c := w.newClient(store)
 					if step == sandbox.StepAuthorize {
-						c.SignInTimeout = 300 * time.Millisecond // the browser does not always come back
+						c.SignInTimeout = time.Second // the browser does not always come back
 					}
 					return c
 				}, func() {
