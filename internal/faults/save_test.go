@@ -23,7 +23,7 @@ import (
 const (
 	// How long a client waits that is to wait in vain.
 	lockTimeout = 2 * time.Second
-	callTimeout = 2 * time.Second
+	callTimeout = 4 * time.Second
 
 	blip = time.Second // is over while a save is still tried
 )
