@@ -108,6 +108,28 @@ func TestTheSDKLearnsTheCodeOfAnHTTPError(t *testing.T) {
 	}
 }
 
+// The SDK takes a lost answer to server/discover for an older server.
+func TestALostAnswerDoesNotMakeAServerOlder(t *testing.T) {
+	for name, fault := range map[string]sandbox.Fault{
+		"lost":            {CarryOut: true, Drop: true},
+		"cut off":         {CarryOut: true, Drop: true, Cut: 40},
+		"an empty stream": {Status: 200, Body: "\n", Header: http.Header{"Content-Type": {"text/event-stream"}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			srv := start(t, sandbox.Options{Protocol: "modern"})
+			c, b := newClient(t, srv, nil)
+			fault.Times = 1
+			srv.Fail(sandbox.StepMCP, fault)
+			session := connect(t, c)
+			if got := session.InitializeResult().ProtocolVersion; got != "2026-07-28" {
+				t.Errorf("the session has protocol version %s", got)
+			}
+			mustCall(t, session)
+			wantOpened(t, b, 1)
+		})
+	}
+}
+
 // insufficient has each request that is about match answered as if more
 // scopes were needed.
 func insufficient(match, scopes string) http.RoundTripper {

@@ -36,7 +36,7 @@ func (c *conn) repeats(asked call) bool {
 		return true // until nobody listens
 	case callTools:
 		return asked.repeats < mostRepeats && c.tools[asked.operation]
-	case "ping", listTools, "prompts/list", "prompts/get", "resources/list", "resources/templates/list", "resources/read", "completion/complete":
+	case "server/discover", "ping", listTools, "prompts/list", "prompts/get", "resources/list", "resources/templates/list", "resources/read", "completion/complete":
 		return asked.repeats < mostRepeats
 	}
 	return false

@@ -49,7 +49,8 @@ func callDecisions(streamed bool) []decision {
 }
 
 // connectDecisions: the SDK asks a second time, since an older server does not know what it asks
-// first; not so where the server has said when to come again.
+// first; not so where the server has said when to come again. What is asked first only reads: it is
+// asked three times if the answer is lost.
 var connectDecisions = []decision{
 	{
 		on:  []*fault{refusedConnection, dnsFailure, tlsFailure, timeoutBefore, timeoutAfter, slowDrip},
@@ -57,7 +58,7 @@ var connectDecisions = []decision{
 	},
 	{
 		on:  []*fault{resetInBody},
-		err: "step 7, `*mcpclient.AnswerError`, `mcpclient.ErrNoAnswer`, cause", asked: 2, store: "as it was", after: goesOn,
+		err: "step 7, `*mcpclient.AnswerError`, `mcpclient.ErrNoAnswer`, cause", asked: 4, store: "as it was", after: goesOn,
 	},
 	{
 		on: []*fault{
