@@ -67,7 +67,7 @@ type site struct {
 
 func newSite(t *testing.T) *site {
 	t.Helper()
-	s := &site{upstream: &http.Transport{MaxIdleConnsPerHost: lanes}, roots: x509.NewCertPool()}
+	s := &site{upstream: &http.Transport{DisableKeepAlives: true}, roots: x509.NewCertPool()}
 	for box, protocol := range map[**sandbox.Server]string{&s.modern: "modern", &s.legacy: "legacy"} {
 		var err error
 		*box, err = sandbox.Start(sandbox.Options{AutoApprove: true, Protocol: protocol, MaxClients: 10_000})
@@ -449,6 +449,9 @@ func (w *world) rename() *strings.Replacer {
 func (w *world) forward(rw http.ResponseWriter, r *http.Request, body []byte) {
 	resp, err := w.ask(r, body)
 	if err != nil {
+		if r.Context().Err() == nil {
+			w.wrong("the sandbox does not answer: %v", err)
+		}
 		panic(http.ErrAbortHandler)
 	}
 	defer resp.Body.Close()
