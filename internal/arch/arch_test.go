@@ -42,7 +42,7 @@ var rooms = map[string]room{
 		floor: 4,
 		own: []string{
 			"mcpclient", "refresh", "discovery", "pkce", "dcr", "authcode", "callback", "tokenstore",
-			"internal/clock", "internal/secret", "sandbox",
+			"internal/clock", "internal/secret", "internal/text", "sandbox",
 		},
 		others: []string{"github.com/spf13/cobra", "github.com/pkg/browser", "golang.org/x/term", "filippo.io/age", sdk + "mcp", sdk + "jsonrpc"},
 		tests:  []string{"github.com/rogpeppe/go-internal", sdk + "auth"},
@@ -73,7 +73,7 @@ var rooms = map[string]room{
 		floor: 3,
 		own: []string{
 			"refresh", "discovery", "pkce", "dcr", "authcode", "callback", "tokenstore",
-			"internal/oauthhttp", "internal/clock", "internal/secret", "internal/crashpoint",
+			"internal/oauthhttp", "internal/clock", "internal/secret", "internal/text", "internal/crashpoint",
 		},
 		others: []string{sdk + "mcp", sdk + "jsonrpc", "golang.org/x/oauth2", sync + "singleflight", "github.com/pkg/browser", "filippo.io/age"},
 		tests:  []string{sdk + "auth", sdk + "oauthex"},
@@ -85,10 +85,10 @@ var rooms = map[string]room{
 		others: []string{"golang.org/x/oauth2", sync + "singleflight"},
 	},
 
-	"discovery": {floor: 1, own: []string{"internal/oauthhttp"}},
+	"discovery": {floor: 1, own: []string{"internal/oauthhttp", "internal/text"}},
 	"pkce":      {floor: 1, own: []string{"internal/secret"}, others: []string{"golang.org/x/oauth2"}},
-	"dcr":       {floor: 1, own: []string{"internal/oauthhttp", "internal/secret", "internal/clock"}},
-	"authcode":  {floor: 1, own: []string{"internal/oauthhttp", "internal/secret"}},
+	"dcr":       {floor: 1, own: []string{"internal/oauthhttp", "internal/secret", "internal/text", "internal/clock"}},
+	"authcode":  {floor: 1, own: []string{"internal/oauthhttp", "internal/secret", "internal/text"}},
 	"callback":  {floor: 1},
 	"tokenstore": {
 		floor:  1,
@@ -101,7 +101,8 @@ var rooms = map[string]room{
 	},
 	"tokenstore/storetest": {floor: 2, own: []string{"tokenstore", "internal/secret", "internal/clock", "internal/crashpoint"}},
 
-	"internal/oauthhttp":  {floor: 0, own: []string{"internal/clock", "internal/secret"}},
+	"internal/oauthhttp":  {floor: 0, own: []string{"internal/clock", "internal/secret", "internal/text"}},
+	"internal/text":       {floor: 0},
 	"internal/secret":     {floor: 0},
 	"internal/clock":      {floor: 0},
 	"internal/crashpoint": {floor: 0},
@@ -135,6 +136,10 @@ var rooms = map[string]room{
 		floor: 4, own: []string{"mcpclient", "refresh", "discovery", "pkce", "dcr", "authcode", "callback", "tokenstore", "tokenstore/postgres"},
 		others: []string{"filippo.io/age", "github.com/jackc/pgx/v5"},
 	},
+	"internal/proofs/attacks": {
+		floor: 4, own: []string{"mcpclient", "refresh", "discovery", "pkce", "dcr", "authcode", "callback", "tokenstore", "tokenstore/postgres"},
+		others: []string{sdk, "filippo.io/age", "github.com/jackc/pgx/v5"},
+	},
 	"internal/arch": {floor: apart},
 }
 
@@ -143,7 +148,7 @@ var rooms = map[string]room{
 var (
 	inTests      = []string{"github.com/chromedp/", "github.com/godbus/dbus/v5", "github.com/google/go-cmp/", sdk + "mcp", "github.com/golang-jwt/jwt/v5"}
 	ownInTests   = []string{"internal/testenv"}
-	houseInTests = []string{"sandbox", "tokenstore/storetest", "internal/oauthhttp", "internal/secret", "internal/clock", "internal/crashpoint"}
+	houseInTests = []string{"sandbox", "tokenstore/storetest", "internal/oauthhttp", "internal/secret", "internal/clock", "internal/crashpoint", "internal/text"}
 )
 
 // reasons are for the modules that go.mod requires directly.

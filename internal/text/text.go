@@ -1,0 +1,72 @@
+// Package text is the one place that makes a stranger's words harmless: what a server, a file or
+// another process wrote, on its way to a terminal, a log, an error or a page.
+//
+// What it takes out cannot be seen and can do something: control characters of any width, which
+// move the cursor, name the window and write the clipboard (CWE-150); what turns the direction of
+// a line around; what is there and shows nothing. It takes out nothing that can be read, in
+// whatever script, and does not tell letters that look alike apart.
+package text
+
+import (
+	"fmt"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+const (
+	// most is how many characters of a stranger's words fit into a sentence.
+	most = 200
+	// mostMarks is how many combining marks a character may carry. More are no
+	// language's, and stand on the lines above and below.
+	mostMarks = 4
+)
+
+// Line returns s as a part of one line: without what cannot be seen, each run of white space, line
+// ends and tabs included, as one space, none at either end. It is for a cell of a table and for
+// a field, neither of which a stranger may end or make more of.
+func Line(s string) string { return strings.Join(strings.Fields(visible(s)), " ") }
+
+// Body returns s as lines: without what cannot be seen, but for the ends of its lines and its tabs.
+func Body(s string) string {
+	return keep(strings.ReplaceAll(s, "\r\n", "\n"), func(r rune) bool { return r == '\n' || r == '\t' })
+}
+
+// Short returns Line(s), cut to 200 characters.
+func Short(s string) string {
+	s = Line(s)
+	if utf8.RuneCountInString(s) <= most {
+		return s
+	}
+	return string([]rune(s)[:most]) + "…"
+}
+
+// Quote returns Short(s) in double quotes, its own ones escaped.
+func Quote(s string) string { return fmt.Sprintf("%q", Short(s)) }
+
+// visible returns s without what cannot be seen. White space stays, to be made one space.
+func visible(s string) string { return keep(s, unicode.IsSpace) }
+
+// keep returns what of s can be seen or is one of the others.
+func keep(s string, other func(rune) bool) string {
+	marks := 0
+	return strings.Map(func(r rune) rune {
+		switch mark := unicode.Is(unicode.M, r); {
+		case !other(r) && !Visible(r), mark && marks == mostMarks:
+			return -1 // and what follows still stands on what went before
+		case mark:
+			marks++
+		default:
+			marks = 0
+		}
+		return r
+	}, s)
+}
+
+// Visible reports whether r can be seen, or is a space. What the Unicode standard lets a program
+// not show at all (Default_Ignorable_Code_Point) is not, and nor is what has no meaning.
+func Visible(r rune) bool {
+	return unicode.IsGraphic(r) && r != utf8.RuneError &&
+		!unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector) &&
+		r != '\u2800' // the empty pattern of Braille
+}
