@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/aes"
 	"crypto/cipher"
-	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -230,7 +229,9 @@ func (c *Client) FinishLogin(ctx context.Context, pending *PendingLogin, callbac
 
 // Seal encrypts p with a 32-byte key (AES-256-GCM), for a cookie or a table.
 // Only [Client.OpenPendingLogin] of a client with the same Server and Account
-// opens it.
+// opens it. What else is sealed with that key cannot take its place: a label
+// is part of it. Nonces are random, which is good for 2^32 sign-ins with one key
+// (SP 800-38D §8.3).
 func (p *PendingLogin) Seal(key []byte) (string, error) {
 	if p == nil || p.v == nil {
 		return "", fmt.Errorf("%w: there is none", ErrPendingLogin)
@@ -243,9 +244,7 @@ func (p *PendingLogin) Seal(key []byte) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	nonce := make([]byte, aead.NonceSize())
-	_, _ = rand.Read(nonce) // never fails
-	return base64.RawURLEncoding.EncodeToString(aead.Seal(nonce, nonce, plain, []byte(p.v.Key))), nil
+	return base64.RawURLEncoding.EncodeToString(aead.Seal(nil, nil, plain, pendingLabel(p.v.Key))), nil
 }
 
 // OpenPendingLogin opens what [PendingLogin.Seal] made. Errors wrap
@@ -260,10 +259,10 @@ func (c *Client) OpenPendingLogin(key []byte, sealed string) (*PendingLogin, err
 		return nil, err
 	}
 	data, err := base64.RawURLEncoding.DecodeString(strings.TrimSpace(sealed))
-	if err != nil || len(data) < aead.NonceSize() {
+	if err != nil {
 		return nil, at(StepCallback, fmt.Errorf("%w: it was altered", ErrPendingLogin))
 	}
-	plain, err := aead.Open(nil, data[:aead.NonceSize()], data[aead.NonceSize():], []byte(s.key))
+	plain, err := aead.Open(nil, nil, data, pendingLabel(s.key))
 	v := sealedLogin{pendingLogin: new(pendingLogin)}
 	if err != nil || json.Unmarshal(plain, &v) != nil {
 		return nil, at(StepCallback, fmt.Errorf("%w: it was altered, or sealed for another user or with another key", ErrPendingLogin))
@@ -271,6 +270,9 @@ func (c *Client) OpenPendingLogin(key []byte, sealed string) (*PendingLogin, err
 	v.pendingLogin.State, v.pendingLogin.Verifier = tokenstore.NewSecret(v.State), tokenstore.NewSecret(v.Verifier)
 	return &PendingLogin{v: v.pendingLogin}, nil
 }
+
+// pendingLabel is sealed with a pending sign-in: it says what that is, and whose.
+func pendingLabel(key tokenstore.Key) []byte { return []byte("astravue-mcp pending login 1 " + key) }
 
 func sealer(key []byte) (cipher.AEAD, error) {
 	if len(key) != 32 {
@@ -280,5 +282,5 @@ func sealer(key []byte) (cipher.AEAD, error) {
 	if err != nil {
 		return nil, err
 	}
-	return cipher.NewGCM(block)
+	return cipher.NewGCMWithRandomNonce(block)
 }

@@ -3,7 +3,11 @@ package mcpclient_test
 import (
 	"bytes"
 	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"encoding/base64"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -124,8 +128,22 @@ func TestPendingSignInsThatAreOfNoUse(t *testing.T) {
 			_, err := c.OpenPendingLogin(key, first+sealed[1:])
 			return err
 		},
-		"cut off":           func() error { _, err := c.OpenPendingLogin(key, sealed[:9]); return err },
-		"empty":             func() error { _, err := c.OpenPendingLogin(key, ""); return err },
+		"cut off": func() error { _, err := c.OpenPendingLogin(key, sealed[:9]); return err },
+		"empty":   func() error { _, err := c.OpenPendingLogin(key, ""); return err },
+		"what the application sealed with the key": func() error {
+			block, err := aes.NewCipher(key)
+			if err != nil {
+				return err
+			}
+			aead, err := cipher.NewGCMWithRandomNonce(block)
+			if err != nil {
+				return err
+			}
+			grant := tokenstore.GrantKey(srv.URL(), "u1")
+			note := fmt.Sprintf(`{"id":"x","key":%q,"state":"s","verifier":"v"}`, grant)
+			_, err = c.OpenPendingLogin(key, base64.RawURLEncoding.EncodeToString(aead.Seal(nil, nil, []byte(note), []byte(grant))))
+			return err
+		},
 		"not base64":        func() error { _, err := c.OpenPendingLogin(key, "%%%"); return err },
 		"sealed of nothing": func() error { _, err := new(mcpclient.PendingLogin).Seal(key); return err },
 		"finished by another user": func() error {
