@@ -90,11 +90,18 @@ func (s *Server) note(r *http.Request, change func(*Request)) {
 	}
 }
 
-// front is what every request passes: the Host check, the log, the faults.
+// front is what every request passes: the checks of what a page of another site may have
+// a browser send, the log, the faults.
 func (s *Server) front(host string, next http.Handler) http.Handler {
+	foreign := http.NewCrossOriginProtection()
+	foreign.AddInsecureBypassPattern("POST " + realmPath + oidcPath + "/auth") // applications may (RFC 6749 §3.1)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !loopbackHost(r.Host) { // DNS rebinding
 			http.Error(w, "not a host of this sandbox", http.StatusMisdirectedRequest)
+			return
+		}
+		if foreign.Check(r) != nil {
+			http.Error(w, "not for pages of another origin", http.StatusForbidden)
 			return
 		}
 		e := &Request{Time: s.now(), Host: host, Method: r.Method, Path: clip(r.URL.Path), UserAgent: clip(r.UserAgent())}

@@ -7,12 +7,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"mime"
 	"net/http"
 	"slices"
 	"strings"
 )
 
-// register is anonymous dynamic registration (RFC 7591 §3).
+// register is anonymous dynamic registration (RFC 7591 §3). A page of any site can have a
+// browser post text, a form or something of no type, so none of these is taken.
 func (s *Server) register(w http.ResponseWriter, r *http.Request) {
 	if s.opts.Registration == "none" {
 		http.NotFound(w, r)
@@ -21,6 +23,10 @@ func (s *Server) register(w http.ResponseWriter, r *http.Request) {
 	if s.opts.Registration == "refused" {
 		s.oauthError(w, r, http.StatusForbidden, "insufficient_scope",
 			"Policy 'Trusted Hosts' rejected request to client-registration service. Details: Host not trusted.")
+		return
+	}
+	if t, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); t != "application/json" {
+		s.oauthError(w, r, http.StatusUnsupportedMediaType, "The content-type header value did not match the value in @Consumes", "")
 		return
 	}
 	var m struct {

@@ -902,3 +902,59 @@ func TestCloseEndsStreams(t *testing.T) {
 	}
 	session.Close()
 }
+
+// A page of another site can have a browser send forms, text, and what has no type.
+func TestPagesOfOtherSites(t *testing.T) {
+	s := start(t, sandbox.Options{})
+	const metadata = `{"redirect_uris":["http://127.0.0.1/callback"]}`
+	register := s.AuthURL() + "/realms/astravue/clients-registrations/openid-connect"
+	for _, contentType := range []string{"", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "nonsense"} {
+		if a := call(t, "POST", register, "", contentType, metadata); a.status != http.StatusUnsupportedMediaType {
+			t.Errorf("a registration of type %q: status %d", contentType, a.status)
+		}
+	}
+	if a := call(t, "POST", register, "", "application/json; charset=utf-8", metadata); a.status != 201 {
+		t.Errorf("a registration: status %d", a.status)
+	}
+
+	before := len(s.Requests())
+	for _, from := range []http.Header{
+		{"Sec-Fetch-Site": {"cross-site"}, "Origin": {"https://evil.example"}},
+		{"Sec-Fetch-Site": {"same-site"}, "Origin": {"http://127.0.0.1:1"}}, // cookies come along
+		{"Origin": {"null"}},
+	} {
+		for _, address := range []string{register, s.Issuer() + "/protocol/openid-connect/token", s.Issuer() + "/protocol/openid-connect/logout",
+			s.Issuer() + "/login-actions/authenticate", s.Issuer() + "/login-actions/consent", s.URL(), s.APIURL() + "/api/v1/projects"} {
+			req, _ := http.NewRequest("POST", address, strings.NewReader(metadata))
+			req.Header = from.Clone()
+			req.Header.Set("Content-Type", "application/json")
+			resp, err := http.DefaultClient.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			if resp.StatusCode != http.StatusForbidden {
+				t.Errorf("POST %s of %v: status %d", req.URL.Path, from, resp.StatusCode)
+			}
+		}
+	}
+	if n := s.Counts().Clients; n != 1 || len(s.Requests()) != before {
+		t.Errorf("%d clients, %d requests in the log, which had %d", n, len(s.Requests()), before)
+	}
+
+	// An application may have the browser post the authorization request.
+	u, err := url.Parse(authorizeURL(s))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req, _ := http.NewRequest("POST", s.Issuer()+"/protocol/openid-connect/auth", strings.NewReader(u.RawQuery))
+	req.Header = http.Header{"Sec-Fetch-Site": {"cross-site"}, "Content-Type": {"application/x-www-form-urlencoded"}}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != 200 {
+		t.Errorf("an authorization request by POST: status %d", resp.StatusCode)
+	}
+}

@@ -138,6 +138,13 @@ func (s *side) register(body string) reply {
 	return s.request("POST", s.realm+"/clients-registrations/openid-connect", "application/json", body)
 }
 
+// registerAs sends a good registration as something that it may not be.
+func (s *side) registerAs(contentType string) reply {
+	s.t.Helper()
+	return s.request("POST", s.realm+"/clients-registrations/openid-connect", contentType,
+		`{"client_name":"probe","redirect_uris":["http://127.0.0.1/callback"],"token_endpoint_auth_method":"none"}`)
+}
+
 // grant yields the tokens of a new sign-in.
 func (s *side) grant() (access, refresh string) {
 	s.t.Helper()
@@ -271,6 +278,21 @@ var probes = []struct {
 		return s.register(`{"client_name":"probe","redirect_uris":["http://127.0.0.1/callback"],"token_endpoint_auth_method":"magic"}`)
 	}, worded},
 	{"registration that is no JSON", func(s *side) reply { return s.register("nonsense") }, ""},
+	{"registration as text/plain", func(s *side) reply { return s.registerAs("text/plain") }, ""},
+	{"registration as a form", func(s *side) reply { return s.registerAs("application/x-www-form-urlencoded") }, ""},
+	{"registration of no type", func(s *side) reply { return s.registerAs("") }, stricter},
+	{"registration with a charset", func(s *side) reply { return reply{Status: s.registerAs("application/json; charset=utf-8").Status} }, ""},
+	{"registration of a malformed type", func(s *side) reply { return reply{Status: s.registerAs("application/json;").Status} }, ""},
+	{"registration of a JSON type of its own", func(s *side) reply { return s.registerAs("application/problem+json") }, ""},
+	{"multipart at the token endpoint", func(s *side) reply {
+		return s.request("POST", s.realm+"/protocol/openid-connect/token", "multipart/form-data; boundary=x", "--x--")
+	}, worded},
+	{"text at the token endpoint", func(s *side) reply {
+		return s.request("POST", s.realm+"/protocol/openid-connect/token", "text/plain", "grant_type=refresh_token")
+	}, worded},
+	{"text at the revocation endpoint", func(s *side) reply {
+		return s.request("POST", s.realm+"/protocol/openid-connect/revoke", "text/plain", "token=x")
+	}, worded},
 }
 
 // TestProbes compares the sandbox with Keycloak.
