@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -41,6 +42,8 @@ type app struct {
 	cookies   *cookies
 	transport http.RoundTripper // shared by all users' clients
 	users     *users
+	begin     turns // of sign-ins, which cost requests before anybody is known
+	end       turns
 }
 
 func newApp(c config) (*app, error) {
@@ -48,17 +51,19 @@ func newApp(c config) (*app, error) {
 	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" || base.Path != "" {
 		return nil, fmt.Errorf("application URL %q is not http or https and a host", c.URL)
 	}
-	a := &app{config: c, transport: mcpclient.NewTransport(c.Server)}
+	a := &app{config: c, transport: mcpclient.NewTransport(c.Server), begin: newTurns(), end: newTurns()}
 	a.users = newUsers(a.newClient, idleLife, c.Log)
 	if a.cookies, err = newCookies(c.Key, base.Scheme == "https"); err != nil {
 		return nil, err
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", a.home)
-	mux.HandleFunc("GET /login", a.login)
+	mux.HandleFunc("POST /login", a.login)
+	mux.Handle("GET /login", http.RedirectHandler("/", http.StatusSeeOther)) // a bookmark; the button is there
 	mux.HandleFunc("GET /callback", a.callback)
 	mux.HandleFunc("POST /logout", a.logout)
-	// Other sites' pages may link here, and may not post.
+	// Other sites' pages may link here, and may not post: what begins or ends a
+	// session is a POST.
 	a.Handler = http.NewCrossOriginProtection().Handler(withTimeout(mux))
 	return a, nil
 }
@@ -104,12 +109,19 @@ func (a *app) home(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// login begins a sign-in and sends the browser to Astravue.
+// login begins a sign-in and shows a page that sends the browser to Astravue.
+// It is no redirect: browsers hold the redirects after a form to our form-action
+// too, and an authorization server may lead on to any other.
 //
 // A user of this application is whoever signed in at Astravue: each sign-in
 // makes a new one. An application with users of its own has their IDs instead,
 // and then a second sign-in of a user replaces the tokens of the first.
 func (a *app) login(w http.ResponseWriter, r *http.Request) {
+	if !a.begin.take(r.Context()) {
+		a.busy(w)
+		return
+	}
+	defer a.begin.giveBack()
 	id := rand.Text()
 	client := a.newClient(id)
 	defer client.Close()
@@ -125,7 +137,8 @@ func (a *app) login(w http.ResponseWriter, r *http.Request) {
 	}
 	// What is sealed opens for this ID only, so the ID needs no seal.
 	a.cookies.set(w, pendingCookie, id+"."+sealed, signInLife)
-	http.Redirect(w, r, address, http.StatusSeeOther)
+	a.show(w, http.StatusOK, page{Title: "Off to Astravue", View: "message", Onward: address,
+		Text: "You sign in there, and come back here.", Action: "Go on", Link: address})
 }
 
 // callback ends the sign-in that this browser began.
@@ -133,9 +146,14 @@ func (a *app) callback(w http.ResponseWriter, r *http.Request) {
 	id, sealed, _ := strings.Cut(a.cookies.get(r, pendingCookie), ".")
 	if sealed == "" {
 		a.show(w, http.StatusBadRequest, page{Title: "No sign-in is under way", View: "message",
-			Text: "This browser has begun none, or has ended it already.", Link: a.URL + "/login"})
+			Text: "This browser has begun none, or has ended it already."})
 		return
 	}
+	if !a.end.take(r.Context()) {
+		a.busy(w)
+		return
+	}
+	defer a.end.giveBack()
 	client := a.newClient(id)
 	defer client.Close()
 	pending, err := client.OpenPendingLogin(a.cookies.pendingKey, sealed)
@@ -202,6 +220,13 @@ func (a *app) fail(w http.ResponseWriter, r *http.Request, err error) {
 			Text: "It was used before, or took longer than ten minutes.", Action: "Sign in again"}
 	}
 	a.show(w, status, p)
+}
+
+// busy answers who found no turn.
+func (a *app) busy(w http.ResponseWriter) {
+	w.Header().Set("Retry-After", strconv.Itoa(int(turnTime.Seconds())))
+	a.show(w, http.StatusServiceUnavailable, page{Title: "Many people sign in right now", View: "message",
+		Text: "Try again in a moment.", Action: "Try again"})
 }
 
 // withTimeout bounds what a request may wait for.

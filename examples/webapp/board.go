@@ -103,6 +103,9 @@ func (b *board) loadWorkspace(ctx context.Context, session *mcp.ClientSession) e
 	return nil
 }
 
+// mostPages bounds a list whose server names a next page without end.
+const mostPages = 50
+
 // list calls a tool that lists, and returns the rows of all pages.
 func list[T any](ctx context.Context, session *mcp.ClientSession, tool string, filter map[string]any) ([]T, error) {
 	args := map[string]any{"limit": 100}
@@ -110,7 +113,7 @@ func list[T any](ctx context.Context, session *mcp.ClientSession, tool string, f
 		args[name] = value
 	}
 	var all []T
-	for {
+	for range mostPages {
 		res, err := session.CallTool(ctx, &mcp.CallToolParams{Name: tool, Arguments: args})
 		if err != nil {
 			return nil, err
@@ -135,4 +138,5 @@ func list[T any](ctx context.Context, session *mcp.ClientSession, tool string, f
 		}
 		args["cursor"] = page.NextCursor
 	}
+	return nil, fmt.Errorf("the tool %s lists more than %d pages", tool, mostPages)
 }

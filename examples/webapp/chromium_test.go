@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -11,13 +12,15 @@ import (
 	"github.com/chromedp/chromedp"
 
 	"github.com/astravue/mcp-client-go/internal/testenv"
+	"github.com/astravue/mcp-client-go/sandbox"
 )
 
 // TestChromium signs in on the sandbox's pages as a person does, and looks at
 // each page of ours in light and dark, on a phone and on a desk.
 func TestChromium(t *testing.T) {
 	ctx := testenv.Chromium(t)
-	a := startApp(t, startSandbox(t), nil)
+	srv := startSandbox(t)
+	a := startApp(t, srv, nil)
 	do := func(steps ...chromedp.Action[chromedp.Void]) {
 		t.Helper()
 		ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
@@ -29,12 +32,30 @@ func TestChromium(t *testing.T) {
 
 	do(chromedp.Navigate(a.URL), chromedp.WaitVisible(chromedp.CSS("#sign-in")))
 	look(t, ctx, "welcome")
-	do(chromedp.Click(chromedp.CSS("#sign-in")), chromedp.WaitVisible(chromedp.CSS("#username")),
+
+	// Whoever finds no turn, and whom the browser does not take further by itself.
+	for range mostTurns {
+		a.begin <- struct{}{}
+	}
+	do(chromedp.Click(chromedp.CSS("#sign-in")), chromedp.WaitVisible(chromedp.CSS("#message")))
+	look(t, ctx, "busy")
+	for range mostTurns {
+		<-a.begin
+	}
+	undo := srv.Fail(sandbox.StepAuthorize, sandbox.Fault{Status: http.StatusNoContent})
+	do(chromedp.Click(chromedp.CSS("#sign-in")), chromedp.WaitVisible(chromedp.CSS("#go-on")))
+	look(t, ctx, "onward")
+	undo()
+	do(chromedp.Click(chromedp.CSS("#go-on")), chromedp.WaitVisible(chromedp.CSS("#username")))
+
+	do(chromedp.Navigate(a.URL), chromedp.WaitVisible(chromedp.CSS("#sign-in")), chromedp.Click(chromedp.CSS("#sign-in")), chromedp.WaitVisible(chromedp.CSS("#username")),
+		chromedp.NavigateBack(), chromedp.WaitVisible(chromedp.CSS("body.welcome #sign-in")), // past the page that only leads on
+		chromedp.Click(chromedp.CSS("#sign-in")), chromedp.WaitVisible(chromedp.CSS("#username")),
 		chromedp.Click(chromedp.CSS("#as-mia")), chromedp.WaitVisible(chromedp.CSS("#approve")),
 		chromedp.Click(chromedp.CSS("#deny")), chromedp.WaitVisible(chromedp.CSS("#message")))
 	look(t, ctx, "denied")
 
-	do(chromedp.Navigate(a.URL+"/login"), chromedp.WaitVisible(chromedp.CSS("#username")),
+	do(chromedp.Click(chromedp.CSS("#sign-in")), chromedp.WaitVisible(chromedp.CSS("#username")),
 		chromedp.SendKeys(chromedp.CSS("#username"), "mia"), chromedp.SendKeys(chromedp.CSS("#password"), "mia-sandbox\n"),
 		chromedp.WaitVisible(chromedp.CSS("#approve")), chromedp.Click(chromedp.CSS("#approve")), chromedp.WaitVisible(chromedp.CSS("#who")))
 	text, err := chromedp.Run(ctx, chromedp.Evaluate[string](`document.body.innerText + location.href + document.cookie`))

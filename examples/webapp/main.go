@@ -11,6 +11,7 @@
 //   - main.go: flags, start and shutdown
 //   - store.go: tokens in PostgreSQL, and their keys
 //   - app.go: the pages' handlers, sign-in and sign-out
+//   - turns.go: how many sign-ins are begun at once
 //   - users.go: one mcpclient.Client for each user who was here lately
 //   - board.go: what the board shows, asked for through MCP
 //   - cookies.go, pages.go, page.html: what the browser gets
@@ -115,10 +116,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 // their answers.
 func serve(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger) error {
 	srv := &http.Server{
-		Handler:           h,
-		ReadHeaderTimeout: 10 * time.Second,
-		IdleTimeout:       2 * time.Minute,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+		Handler:      h,
+		ReadTimeout:  10 * time.Second, // nobody sends us more than a small form
+		WriteTimeout: 2 * requestTimeout,
+		IdleTimeout:  2 * time.Minute,
+		ErrorLog:     slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(l) }()

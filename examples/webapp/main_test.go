@@ -14,7 +14,9 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/astravue/mcp-client-go/sandbox"
@@ -106,11 +108,23 @@ func (b *browser) do(method, address string, form url.Values) view {
 	return view{b.t, resp.Request.URL, resp.StatusCode, html.UnescapeString(string(text))}
 }
 
+// login presses the button, and goes where the page after it leads.
+func (b *browser) login(a *app) view {
+	b.t.Helper()
+	v := b.do("POST", a.URL+"/login", url.Values{})
+	onward := refreshTag.FindStringSubmatch(v.text)
+	if onward == nil {
+		b.t.Fatalf("the page at %s leads nowhere: %d", v.url.Path, v.status)
+	}
+	return b.get(onward[1])
+}
+
 func (b *browser) get(address string) view { b.t.Helper(); return b.do("GET", address, nil) }
 
 var (
-	formTag  = regexp.MustCompile(`(?s)<form method="post" action="([^"]*)">.*?</form>`)
-	inputTag = regexp.MustCompile(`<input type="hidden" name="([^"]*)" value="([^"]*)">`)
+	formTag    = regexp.MustCompile(`(?s)<form method="post" action="([^"]*)">.*?</form>`)
+	refreshTag = regexp.MustCompile(`<meta http-equiv="refresh" content="0; url=([^"]*)">`)
+	inputTag   = regexp.MustCompile(`<input type="hidden" name="([^"]*)" value="([^"]*)">`)
 )
 
 // submit sends the first form of a page, with the hidden fields that are not
@@ -145,7 +159,7 @@ func (b *browser) approve(a *app, user string) (callback string) {
 		return nil
 	}
 	defer func() { b.http.CheckRedirect = nil }()
-	v := b.get(a.URL + "/login")
+	v := b.login(a)
 	v = b.submit(v, url.Values{"username": {user}, "password": {user + "-sandbox"}})
 	if !strings.Contains(v.text, appName) {
 		b.t.Errorf("the consent page does not name the application")
@@ -280,7 +294,7 @@ func TestCookies(t *testing.T) {
 			}
 		})
 		rec := httptest.NewRecorder()
-		a.ServeHTTP(rec, httptest.NewRequest("GET", "/login", nil))
+		a.ServeHTTP(rec, httptest.NewRequest("POST", "/login", nil))
 		set := rec.Header().Get("Set-Cookie")
 		for _, want := range []string{"HttpOnly", "SameSite=Lax", "Path=/", "Max-Age=600"} {
 			if !strings.Contains(set, want) {
@@ -291,7 +305,11 @@ func TestCookies(t *testing.T) {
 		if secure != (public != "") {
 			t.Errorf("at %q: %s", public, set)
 		}
-		to, err := url.Parse(rec.Header().Get("Location"))
+		onward := refreshTag.FindStringSubmatch(html.UnescapeString(rec.Body.String()))
+		if onward == nil {
+			t.Fatalf("status %d, and no way on", rec.Code)
+		}
+		to, err := url.Parse(onward[1])
 		if err != nil || to.Query().Get("redirect_uri") != a.URL+"/callback" {
 			t.Errorf("sent to %v, %v", to, err)
 		}
@@ -388,7 +406,7 @@ func TestSecondUseOfACallback(t *testing.T) {
 func TestDenied(t *testing.T) {
 	a := startApp(t, startSandbox(t), nil)
 	b := newBrowser(t)
-	v := b.submit(b.get(a.URL+"/login"), url.Values{"username": {"mia"}, "password": {"mia-sandbox"}})
+	v := b.submit(b.login(a), url.Values{"username": {"mia"}, "password": {"mia-sandbox"}})
 	b.submit(v, url.Values{"decision": {"deny"}}).has(403, "You said no")
 	b.get(a.URL).has(200, welcome)
 }
@@ -504,3 +522,118 @@ func TestReplicas(t *testing.T) {
 		t.Errorf("%d clients registered", n)
 	}
 }
+
+// TestWhoMayBeginASignIn has other sites' pages link and post to the sign-in of somebody who is
+// signed in.
+func TestWhoMayBeginASignIn(t *testing.T) {
+	srv := startSandbox(t)
+	a := startApp(t, srv, nil)
+	b := newBrowser(t)
+	b.signIn(a, "mia").has(200, onlyMia)
+	srv.ClearRequests()
+	if v := b.get(a.URL + "/login"); v.url.Path != "/" {
+		t.Errorf("GET ends at %s", v.url.Path)
+	} else {
+		v.has(200, onlyMia)
+	}
+	for _, from := range []http.Header{
+		{"Origin": {"https://evil.example"}},
+		{"Origin": {"null"}},
+		{"Sec-Fetch-Site": {"cross-site"}},
+		{"Sec-Fetch-Site": {"same-site"}},
+	} {
+		req, _ := http.NewRequest("POST", a.URL+"/login", nil)
+		req.Header = from
+		resp, err := b.http.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != http.StatusForbidden || len(resp.Cookies()) != 0 {
+			t.Errorf("POST of %v: status %d, %d cookies", from, resp.StatusCode, len(resp.Cookies()))
+		}
+	}
+	if n := srv.Counts().Requests[sandbox.StepResourceMetadata]; n != 0 {
+		t.Errorf("%d sign-ins were begun", n)
+	}
+	newBrowser(t).get(a.URL+"/login").has(200, welcome)
+}
+
+// TestManySignIns has one whom nobody knows begin sign-ins without end, while Astravue is slow.
+func TestManySignIns(t *testing.T) {
+	srv := startSandbox(t)
+	a := startApp(t, srv, nil)
+	undo := srv.Fail(sandbox.StepResourceMetadata, sandbox.Fault{Delay: time.Minute})
+	ctx, stop := context.WithCancel(t.Context()) // who has a turn waits, until the others are refused
+	defer stop()
+	var refused atomic.Int32
+	var wg sync.WaitGroup
+	for range 5 * mostTurns {
+		wg.Go(func() {
+			req, _ := http.NewRequestWithContext(ctx, "POST", a.URL+"/login", nil)
+			resp, err := http.DefaultClient.Do(req)
+			if err != nil {
+				return
+			}
+			_ = resp.Body.Close()
+			if resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" {
+				t.Errorf("status %d, to try again after %q s", resp.StatusCode, resp.Header.Get("Retry-After"))
+			}
+			if refused.Add(1) == 4*mostTurns {
+				stop()
+			}
+		})
+	}
+	wg.Wait()
+	if n := srv.Counts().Requests[sandbox.StepResourceMetadata]; n != mostTurns || refused.Load() != 4*mostTurns {
+		t.Errorf("%d sign-ins were begun, %d refused", n, refused.Load())
+	}
+
+	// Whoever comes when that is over is served.
+	undo()
+	newBrowser(t).signIn(a, "adam").has(200, onlyAdam)
+}
+
+// TestSlowBody has a browser that never ends its request.
+func TestSlowBody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, stop := context.WithCancel(t.Context())
+		l := &pipeListener{conns: make(chan net.Conn, 1), closed: make(chan struct{})}
+		served := make(chan error, 1)
+		h := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "done") })
+		go func() { served <- serve(ctx, l, h, slog.New(slog.DiscardHandler)) }()
+		client, server := net.Pipe()
+		l.conns <- server
+		start := time.Now()
+		go func() {
+			_, _ = io.WriteString(client, "POST /login HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nx")
+		}()
+		_, err := io.Copy(io.Discard, client)
+		if took := time.Since(start); err != nil || took > time.Minute {
+			t.Errorf("the connection is there for %s, %v", took, err)
+		}
+		stop()
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A pipeListener accepts connections in memory, whose time is that of the test.
+type pipeListener struct {
+	conns  chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (l *pipeListener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *pipeListener) Close() error   { l.once.Do(func() { close(l.closed) }); return nil }
+func (l *pipeListener) Addr() net.Addr { return &net.TCPAddr{} }

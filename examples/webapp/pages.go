@@ -35,6 +35,7 @@ type page struct {
 
 	Text         string // of a message
 	Action, Link string // its button; Link "": begins a sign-in
+	Onward       string // where the browser goes by itself
 }
 
 func (page) App() string         { return appName }

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"html"
 	"log/slog"
 	"net/http"
 	"net/http/cookiejar"
@@ -16,6 +17,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -30,6 +32,9 @@ import (
 	"github.com/astravue/mcp-client-go/tokenstore"
 	"github.com/astravue/mcp-client-go/tokenstore/postgres"
 )
+
+// onwards finds where a page sends a browser.
+var onwards = regexp.MustCompile(`<meta http-equiv="refresh" content="0; url=([^"]*)">`)
 
 // The web application: its pages, its cookies and its log.
 func TestWebapp(t *testing.T) {
@@ -80,11 +85,14 @@ func TestWebapp(t *testing.T) {
 			pages++
 			w.show(fmt.Sprintf("webapp's page %d at %s", resp.StatusCode, req.URL.Path), authorization.ReplaceAllString(string(text), ""))
 		}
+		if onward := onwards.FindSubmatch(text); onward != nil {
+			return html.UnescapeString(string(onward[1]))
+		}
 		return resp.Header.Get("Location")
 	}
 	signIn := func() { // and what comes before and after
 		visit("GET", address)
-		back := visit("GET", visit("GET", address+"/login"))
+		back := visit("GET", visit("POST", address+"/login"))
 		visit("GET", strings.Replace(back, "state=", "state=other", 1))
 		visit("GET", back)
 		visit("GET", back)

@@ -86,7 +86,7 @@ func (w *world) show(where, text string) {
 }
 
 // authorization is the one address that may hold state: on the command's
-// standard error, in the arguments of what opens it, and in a redirect to it.
+// standard error, in the arguments of what opens it, and in what sends a browser to it.
 var authorization = regexp.MustCompile(`https?://[^\s"]*/auth\?[^\s"]*`)
 
 // print shows a value in each of the ways in which a program might.
