@@ -6,7 +6,8 @@
 //	DATABASE_URL=postgres://… webapp -key-file FILE -postgres FILE
 //
 // The first is alone and keeps everything in memory; the second is one of
-// several replicas, which share a database and the two files.
+// several replicas, which share a database and the two files. It wants a host of
+// its own: browsers send its cookies to every port of that host (RFC 6265 §8.5).
 //
 //   - main.go: flags, start and shutdown
 //   - store.go: tokens in PostgreSQL, and their keys
