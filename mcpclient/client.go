@@ -258,9 +258,11 @@ func (c *Client) newState() (*state, error) {
 // of a public server lead to private addresses. Safe for concurrent use.
 func NewTransport(server string) http.RoundTripper { return oauthhttp.NewTransport(server) }
 
-// accepts reports whether g was issued to who this client is configured to be.
+// accepts reports whether g was issued to who this client is configured to be. A
+// store of the embedder's may have a record where it does not belong.
 func (s *state) accepts(g *tokenstore.Grant) bool {
-	return (s.issuer == "" || g.Issuer == s.issuer) &&
+	return g.Server == s.serverURL && g.Account == s.account &&
+		(s.issuer == "" || g.Issuer == s.issuer) &&
 		(s.registration.ClientID == "" || g.ClientID == s.registration.ClientID) &&
 		(s.resource == NoResource) == (g.Resource == "") &&
 		(s.resource == "" || s.resource == NoResource || g.Resource == s.resource)

@@ -27,8 +27,8 @@ type authorizer struct{ state *state }
 
 func (a *authorizer) RoundTrip(req *http.Request) (*http.Response, error) {
 	s := a.state
-	if !s.owns(req.URL) {
-		return s.rt.RoundTrip(req)
+	if !s.owns(req.URL) || !s.owns(&url.URL{Scheme: req.URL.Scheme, Host: cmp.Or(req.Host, req.URL.Host)}) {
+		return s.rt.RoundTrip(req) // Host chooses among the servers at one address
 	}
 	resp, err := s.authorized(req, func(c call) bool { return !c.mcp || c.live }, nil)
 	if resp != nil {
