@@ -112,7 +112,7 @@ func ExampleClient_BeginLogin() {
 		}
 	}
 
-	// GET /login
+	// POST /login: with a GET, any page could begin a sign-in
 	client := user("u-17")
 	defer client.Close()
 	url, pending, err := client.BeginLogin(ctx)

@@ -19,6 +19,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/modelcontextprotocol/go-sdk/mcp"
+
 	"github.com/astravue/mcp-client-go/sandbox"
 	"github.com/astravue/mcp-client-go/tokenstore"
 )
@@ -637,3 +639,23 @@ func (l *pipeListener) Accept() (net.Conn, error) {
 
 func (l *pipeListener) Close() error   { l.once.Do(func() { close(l.closed) }); return nil }
 func (l *pipeListener) Addr() net.Addr { return &net.TCPAddr{} }
+
+// TestEndlessList has a server that names a next page each time.
+func TestEndlessList(t *testing.T) {
+	pages := 0
+	server := mcp.NewServer(&mcp.Implementation{Name: "endless"}, nil)
+	mcp.AddTool(server, &mcp.Tool{Name: "list_projects"}, func(context.Context, *mcp.CallToolRequest, map[string]any) (*mcp.CallToolResult, map[string]any, error) {
+		pages++
+		return nil, map[string]any{"items": []any{map[string]any{"name": "x"}}, "next_cursor": "more"}, nil
+	})
+	here, there := mcp.NewInMemoryTransports()
+	go func() { _ = server.Run(t.Context(), there) }()
+	session, err := mcp.NewClient(&mcp.Implementation{Name: "test"}, nil).Connect(t.Context(), here, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer session.Close()
+	if all, err := list[project](t.Context(), session, "list_projects", nil); err == nil || pages != mostPages {
+		t.Errorf("%d pages, %d rows, %v", pages, len(all), err)
+	}
+}
