@@ -1,6 +1,7 @@
 package discovery
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,11 +21,20 @@ type Request struct {
 	// Challenge is that of the server's 401. Zero: none was seen.
 	Challenge Challenge
 
-	// Issuer, if set, is the authorization server that the user trusts by
-	// name. Of several announced ones it is the one chosen; metadata found at
-	// the announced one may state this issuer instead of its own; and where
-	// the resource publishes no metadata its own is fetched directly.
+	// Issuer, if set, is the one authorization server to use (RFC 8414 §2
+	// issuer), since a person named it. No other is used, whatever the resource
+	// announces. Its metadata is the announced server's if that states Issuer
+	// and has every endpoint at Issuer, see [ErrForeignEndpoint], and else what
+	// Issuer's own well-known addresses yield. A resource that publishes no
+	// metadata, which is 404 or 410 at every address, needs none.
 	Issuer string
+
+	// MayState, if set, is an issuer that metadata on Server's own host may
+	// state in place of the announced one, if it has every endpoint at MayState.
+	// It is a permission: no issuer is preferred for it, and none excluded. It
+	// is for a service whose documents are known to be so, and is not looked at
+	// if there is an Issuer.
+	MayState string
 
 	// DefaultScopes are asked for if neither the challenge nor the resource's
 	// metadata name any.
@@ -55,8 +65,11 @@ type Configuration struct {
 	// Issuer identifies the authorization server: the key of its credentials,
 	// and what a callback's iss is compared with.
 	Issuer string
+	// IssuerUnlisted says that Issuer is the request's, and that the resource
+	// does not name it: it may refuse Issuer's tokens.
+	IssuerUnlisted bool
 
-	ProtectedResource      *ProtectedResource // nil: none published, the issuer was pinned
+	ProtectedResource      *ProtectedResource // nil: none published or asked for, the request has an Issuer
 	ProtectedResourceURL   string             // where it was found
 	AuthorizationServer    *AuthorizationServer
 	AuthorizationServerURL string // where it was found
@@ -72,8 +85,8 @@ type Configuration struct {
 // byte. Of several authorization servers the first is used, unless r.Issuer is
 // among them, and no other if that one is down: its accounts are not theirs.
 //
-// Errors: [*NotFoundError], [*MismatchError], [*URLError], [ErrNoPKCE], the
-// context's. Safe for concurrent use.
+// Errors: [*NotFoundError], [*MismatchError], [*URLError], [ErrForeignEndpoint],
+// [ErrNoPKCE], the context's. Safe for concurrent use.
 func Discover(ctx context.Context, r Request) (*Configuration, error) {
 	server, err := oauthhttp.CheckURL(r.Server, r.Server)
 	if err != nil {
@@ -101,7 +114,7 @@ func Discover(ctx context.Context, r Request) (*Configuration, error) {
 				c.Resource = doc.Resource // as it is written: some compare bytes
 				return nil
 			})
-		if err != nil && (r.Issuer == "" || !errors.As(err, new(*NotFoundError))) {
+		if err != nil && (r.Issuer == "" || !publishesNone(err)) {
 			return nil, err
 		}
 	}
@@ -110,42 +123,97 @@ func Discover(ctx context.Context, r Request) (*Configuration, error) {
 	}
 
 	c.Scopes = r.Challenge.Scopes()
-	issuer := r.Issuer
+	var announced []string
 	if p := c.ProtectedResource; p != nil {
 		if len(c.Scopes) == 0 {
 			c.Scopes = p.ScopesSupported
 		}
-		if len(p.AuthorizationServers) > 0 && (issuer == "" || !slices.Contains(p.AuthorizationServers, issuer)) {
-			issuer = p.AuthorizationServers[0]
-		}
+		announced = p.AuthorizationServers
 	}
 	if len(c.Scopes) == 0 {
 		c.Scopes = r.DefaultScopes
 	}
 
-	u, err := checkIssuer(issuer, r.Server)
-	if err != nil && r.Issuer != "" && issuer == r.Issuer {
-		return nil, fmt.Errorf("discovery: issuer: %w", err)
+	s := search{ctx, hc, r.Server}
+	var doc *serverDocument
+	if r.Issuer == "" {
+		may := ""
+		if u, err := url.Parse(announced[0]); err == nil && origin(u) == origin(server) {
+			may = r.MayState
+		}
+		doc, c.AuthorizationServerURL, err = s.metadata(announced[0], announced[0], may)
+		if bad := new(issuerError); errors.As(err, &bad) {
+			err = &URLError{Document: c.ProtectedResourceURL, Field: "authorization_servers", Err: bad.err}
+		}
+	} else {
+		c.IssuerUnlisted = !r.NoResource && !slices.Contains(announced, r.Issuer)
+		doc, c.AuthorizationServerURL, err = s.pinned(r.Issuer, announced)
 	}
-	if err != nil {
-		return nil, &URLError{Document: c.ProtectedResourceURL, Field: "authorization_servers", Err: err}
-	}
-	c.AuthorizationServer, c.AuthorizationServerURL, err = first(ctx, hc, r.Server, ServerMetadata,
-		issuerURLs(u),
-		func(at string, doc *AuthorizationServer) error {
-			switch {
-			case doc.Issuer == "":
-				return incomplete("issuer")
-			case doc.Issuer != issuer && doc.Issuer != r.Issuer:
-				return &MismatchError{Document: at, Field: "issuer", Want: issuer, Got: doc.Issuer}
-			}
-			return doc.check(at, r.Server)
-		})
 	if err != nil {
 		return nil, err
 	}
-	c.Issuer = c.AuthorizationServer.Issuer
+	c.AuthorizationServer, c.Issuer = &doc.AuthorizationServer, doc.Issuer
 	return c, nil
+}
+
+// publishesNone reports whether every address has said that there is no
+// document. One that is out of order has not.
+func publishesNone(err error) bool {
+	missing := new(NotFoundError)
+	return errors.As(err, &missing) && !slices.ContainsFunc(missing.Tried, func(a Attempt) bool {
+		status := new(oauthhttp.StatusError)
+		return !errors.As(a.Err, &status) || status.Status != http.StatusNotFound && status.Status != http.StatusGone
+	})
+}
+
+// A search is one for metadata of authorization servers.
+type search struct {
+	ctx    context.Context
+	hc     *http.Client
+	server string // of the request
+}
+
+// pinned returns the metadata of the issuer that a person named.
+func (s search) pinned(issuer string, announced []string) (*serverDocument, string, error) {
+	if _, err := checkIssuer(issuer, s.server); err != nil {
+		return nil, "", fmt.Errorf("discovery: issuer: %w", err)
+	}
+	var elsewhere error
+	if len(announced) > 0 && !slices.Contains(announced, issuer) {
+		doc, at, err := s.metadata(announced[0], "", issuer)
+		if err == nil || s.ctx.Err() != nil {
+			return doc, at, err
+		}
+		elsewhere = err
+	}
+	doc, at, err := s.metadata(issuer, issuer, "")
+	if err != nil && elsewhere != nil && s.ctx.Err() == nil {
+		err = fmt.Errorf("%w; and the server that the resource announces does not serve: %w", err, elsewhere)
+	}
+	return doc, at, err
+}
+
+// metadata fetches what is published at the addresses of the issuer at. It has
+// to state own, or with all endpoints at that issuer, foreign. Either may be "".
+func (s search) metadata(at, own, foreign string) (*serverDocument, string, error) {
+	u, err := checkIssuer(at, s.server)
+	if err != nil {
+		return nil, "", &issuerError{err}
+	}
+	return first(s.ctx, s.hc, s.server, ServerMetadata, issuerURLs(u), func(at string, doc *serverDocument) error {
+		if doc.Issuer == "" {
+			return incomplete("issuer")
+		}
+		if doc.Issuer != own {
+			if foreign == "" || doc.Issuer != foreign {
+				return &MismatchError{Document: at, Field: "issuer", Want: cmp.Or(own, foreign), Got: doc.Issuer}
+			}
+			if err := doc.isAt(foreign, at, s.server); err != nil {
+				return err
+			}
+		}
+		return doc.check(at, s.server)
+	})
 }
 
 // checkIssuer is RFC 8414 §2: "a URL that uses the "https" scheme and has no

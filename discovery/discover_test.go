@@ -2,6 +2,7 @@ package discovery_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net/http"
 	"slices"
@@ -215,51 +216,229 @@ func TestErrorTexts(t *testing.T) {
 }
 
 func TestPinnedIssuer(t *testing.T) {
-	const other = "https://other.example"
-	const otherURL = other + "/.well-known/oauth-authorization-server"
-	otherDoc := strings.Replace(serverDoc, issuer, other, 1)
+	const (
+		other    = "https://other.example/realms/y"
+		otherURL = "https://other.example/.well-known/oauth-authorization-server/realms/y"
+		second   = "https://other.example/.well-known/openid-configuration/realms/y"
+		third    = other + "/.well-known/openid-configuration"
+		evil     = "https://evil.example"
+	)
+	otherDoc := strings.ReplaceAll(serverDoc, issuer, other)
 	two := world{path: but(resourceDoc, `["`, `["`+other+`", "`), rfc8414: doc(serverDoc), otherURL: doc(otherDoc)}
+	elsewhere := func(old, new string) world { return good.with(world{rfc8414: but(otherDoc, old, new)}) }
+	published := world{otherURL: doc(otherDoc)}
+	is := func(target error) func(error) bool { return func(err error) bool { return errors.Is(err, target) } }
+	mismatch := func(err error) bool { return errors.As(err, new(*discovery.MismatchError)) }
+	missing := func(what string) func(error) bool {
+		return func(err error) bool {
+			e := new(discovery.NotFoundError)
+			return errors.As(err, &e) && e.What == what
+		}
+	}
 	for _, test := range []struct {
 		name   string
 		pin    string
 		world  world
-		issuer string // "": a mismatch
+		issuer string // "": an error
+		is     func(error) bool
 		want   []string
 	}{
-		{"first of two", "", two, other, []string{path, otherURL}},
-		{"first, with an empty one behind", "", good.with(world{path: but(resourceDoc, `"]`, `", ""]`)}), issuer, []string{path, rfc8414}},
-		{"pinned of two", issuer, two, issuer, []string{path, rfc8414}},
-		{"announced server states its own", other, good, issuer, []string{path, rfc8414}},
-		{"announced server states the pinned", other, good.with(world{rfc8414: doc(otherDoc)}), other, []string{path, rfc8414}},
-		{"announced server states a third", other, good.with(world{rfc8414: but(serverDoc, issuer, "https://evil.example")}), "", []string{path, rfc8414}},
-		{"not pinned and stated", "", good.with(world{rfc8414: doc(otherDoc)}), "", []string{path, rfc8414}},
-		{"no resource document", issuer, good.with(world{path: nil}), issuer, []string{path, root, rfc8414}},
-		{"no resource document, pinned states another", other, world{otherURL: doc(serverDoc)}, "", []string{path, root, otherURL}},
-		{"resource announces nobody", issuer, good.with(world{path: doc(`{"resource": "` + server + `"}`)}), issuer, []string{path, rfc8414}},
-		{"another resource stops all the same", issuer, good.with(world{path: but(resourceDoc, server, other)}), "", []string{path}},
+		{"first of two", "", two, other, nil, []string{path, otherURL}},
+		{"first, with an empty one behind", "", good.with(world{path: but(resourceDoc, `"]`, `", ""]`)}), issuer, nil, []string{path, rfc8414}},
+		{"pinned of two", issuer, two, issuer, nil, []string{path, rfc8414}},
+		{"not pinned, and another is stated", "", elsewhere("{", "{"), "", mismatch, []string{path, rfc8414}},
+
+		{"announced server states its own, pinned has its own", other, good.with(published), other, nil, []string{path, rfc8414, otherURL}},
+		{"announced server states its own, pinned has none", other, good, "", mismatch, []string{path, rfc8414, otherURL, second, third}},
+		{"announced server states the pinned", other, elsewhere("{", "{"), other, nil, []string{path, rfc8414}},
+		{"and is asked before it", other, elsewhere("{", "{").with(published), other, nil, []string{path, rfc8414}},
+		{"announced server states a third", other, elsewhere(other, evil).with(published), other, nil, []string{path, rfc8414, otherURL}},
+		{"announced server has another's token endpoint", other, elsewhere(other+"/token", evil+"/token").with(published), other, nil, []string{path, rfc8414, otherURL}},
+		{"and pinned has none", other, elsewhere(other+"/token", evil+"/token"), "", is(discovery.ErrForeignEndpoint), []string{path, rfc8414, otherURL, second, third}},
+		{"and pinned is down", other, elsewhere(other+"/token", evil+"/token").with(world{otherURL: page(503, "", ""), second: page(200, "text/html", "<p>"), third: page(500, "", "")}), "",
+			missing(discovery.ServerMetadata), []string{path, rfc8414, otherURL, second, third}},
+		{"announced server is down", other, good.with(world{rfc8414: page(500, "", ""), insert: page(404, "", ""), oidc: page(200, "text/html", "<p>")}).with(published), other, nil,
+			[]string{path, rfc8414, insert, oidc, otherURL}},
+		{"announced server is no address", other, good.with(world{path: but(resourceDoc, issuer, "http://auth.example.com")}).with(published), other, nil, []string{path, otherURL}},
+		{"pinned states another", other, good.with(world{otherURL: doc(serverDoc)}), "", mismatch, []string{path, rfc8414, otherURL}},
+
+		{"no resource document", issuer, good.with(world{path: nil}), issuer, nil, []string{path, root, rfc8414}},
+		{"resource document is gone", issuer, good.with(world{path: page(410, "", "")}), issuer, nil, []string{path, root, rfc8414}},
+		{"no resource document, pinned states another", other, world{otherURL: doc(serverDoc)}, "", mismatch, []string{path, root, otherURL}},
+		{"resource announces nobody", issuer, good.with(world{path: doc(`{"resource": "` + server + `"}`)}), issuer, nil, []string{path, rfc8414}},
+		{"another resource stops all the same", issuer, good.with(world{path: but(resourceDoc, server, evil)}), "", mismatch, []string{path}},
+		{"resource is out of order", issuer, good.with(world{path: page(503, "", "")}), "", missing(discovery.ResourceMetadata), []string{path, root}},
+		{"resource is a page", issuer, good.with(world{path: page(200, "text/html", "<p>")}), "", missing(discovery.ResourceMetadata), []string{path, root}},
+		{"resource's document is of no use", issuer, good.with(world{path: doc("{}")}), "", missing(discovery.ResourceMetadata), []string{path, root}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c, requests, err := discover(t, test.world, discovery.Request{Issuer: test.pin})
 			switch {
 			case test.issuer == "":
-				if !errors.As(err, new(*discovery.MismatchError)) {
+				if !test.is(err) {
 					t.Errorf("got %v, %v", c, err)
 				}
 			case err != nil:
 				t.Fatal(err)
 			case c.Issuer != test.issuer || c.AuthorizationServer.Issuer != test.issuer || c.Resource != server:
 				t.Errorf("found %+v, want issuer %s", c, test.issuer)
+			default:
+				listed := c.ProtectedResource != nil && slices.Contains(c.ProtectedResource.AuthorizationServers, test.issuer)
+				if c.IssuerUnlisted != (test.pin != "" && !listed) {
+					t.Errorf("IssuerUnlisted is %v", c.IssuerUnlisted)
+				}
 			}
 			if !slices.Equal(requests, test.want) {
-				t.Errorf("requests %q, want %q", requests, test.want)
+				t.Errorf("requests\n%s\nwant\n%s", strings.Join(requests, "\n"), strings.Join(test.want, "\n"))
 			}
 		})
 	}
+	t.Run("without resource metadata by choice, nobody knows who is listed", func(t *testing.T) {
+		c, _, err := discover(t, good, discovery.Request{Issuer: issuer, NoResource: true})
+		if err != nil || c.IssuerUnlisted {
+			t.Errorf("%+v, %v", c, err)
+		}
+	})
 	t.Run("not an issuer", func(t *testing.T) {
 		for _, pin := range []string{"http://auth.example.com", "auth.example.com", issuer + "?x"} {
 			if _, _, err := discover(t, world{}, discovery.Request{Issuer: pin}); err == nil || errors.As(err, new(*discovery.NotFoundError)) {
 				t.Errorf("%s: %v", pin, err)
 			}
+		}
+	})
+}
+
+// A document found elsewhere may state the pinned issuer only if all of its
+// endpoints are there.
+func TestForeignEndpoints(t *testing.T) {
+	const pin, bare = "https://login.example/realms/y", "https://login.example"
+	const template = "https://login.example/{tenantid}/v2.0"
+	names := []string{"authorization_endpoint", "token_endpoint", "registration_endpoint", "revocation_endpoint", "userinfo_endpoint", "device_authorization_endpoint"}
+	refused := func(t *testing.T, issuer string, change map[string]any) error {
+		t.Helper()
+		m := map[string]any{"issuer": issuer, "code_challenge_methods_supported": []string{"S256"}}
+		for _, name := range names {
+			m[name] = issuer + "/" + name
+		}
+		for name, v := range change {
+			m[name] = v
+		}
+		data, err := json.Marshal(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, _, err := discover(t, good.with(world{rfc8414: doc(string(data))}), discovery.Request{Issuer: issuer})
+		if err == nil && (c.Issuer != issuer || c.AuthorizationServerURL != rfc8414) {
+			t.Errorf("found %+v", c)
+		}
+		return err
+	}
+	foreign := []string{
+		"https://evil.example/realms/y/x", "https://login.example.evil.example/realms/y/x", "https://evil.login.example/realms/y/x",
+		"https://login.example:444/realms/y/x", "https://login.example./realms/y/x",
+		"https://login.example/realms/z/x", "https://login.example/realms/yy/x", "https://login.example/realms/y", "https://login.example/realms/y/",
+		"https://login.example/realms/Y/x", "https://login.example/", "https://login.example/realms/%79/x", "https://login.example//realms/y/x", "https://login.example/realms/y//x",
+		"https://login.example/realms/y/../z/x", "https://login.example/realms/z/../y/x", "https://login.example/realms/y/./x", "https://login.example/realms/y/%2e%2E/z/x",
+		"https://login.example/realms/y/..%2fz/x", `https://login.example/realms/y/..\z/x`, "https://login.example/realms/y/..%5Cz/x", "https://login.example/realms/y%2fx",
+		"https://login.example/realms/y/%252e%252e/z", "https://login.example/realms/y/..;/z/x", "https://login.example/realms/y/.;a/z", "https://login.example/realms/y/..%20/z",
+		"https://login.example/realms/y/%00/x", "https://login.example/realms/y/%EF%BC%8E%EF%BC%8E/z", "https://login.example/realms/y/%c0%ae%c0%ae/z",
+	}
+	for _, name := range names {
+		t.Run(name, func(t *testing.T) {
+			for _, e := range foreign {
+				if err := refused(t, pin, map[string]any{name: e}); !errors.Is(err, discovery.ErrForeignEndpoint) {
+					t.Errorf("%s: %v", e, err)
+				}
+			}
+			for _, e := range []string{"http://login.example/realms/y/x", "https://u@login.example/realms/y/x", "https://login.example@evil.example/realms/y/x", "/realms/y/x", "//login.example/realms/y/x", "javascript:x"} {
+				if err := refused(t, pin, map[string]any{name: e}); !errors.As(err, new(*discovery.URLError)) {
+					t.Errorf("%s: %v", e, err)
+				}
+			}
+			for _, e := range []string{pin + "/x", "HTTPS://LOGIN.example:443/realms/y/x", pin + "/a;b=c/x?y=/../z", pin + "/%E6%97%A5"} {
+				if err := refused(t, pin, map[string]any{name: e}); err != nil {
+					t.Errorf("%s: %v", e, err)
+				}
+			}
+			// Without a path of its own an issuer is the whole origin.
+			for _, issuer := range []string{bare, bare + "/", template} {
+				if err := refused(t, issuer, map[string]any{name: "https://login.example/any/x"}); err != nil {
+					t.Errorf("%s: %v", issuer, err)
+				}
+				if err := refused(t, issuer, map[string]any{name: "https://evil.example/any/x"}); !errors.Is(err, discovery.ErrForeignEndpoint) {
+					t.Errorf("%s: %v", issuer, err)
+				}
+			}
+		})
+	}
+	t.Run("of no kind", func(t *testing.T) {
+		for _, v := range []any{7, []string{pin + "/x"}, map[string]any{}, true} {
+			if err := refused(t, pin, map[string]any{"userinfo_endpoint": v}); !errors.As(err, new(*discovery.URLError)) {
+				t.Errorf("%v: %v", v, err)
+			}
+		}
+		if err := refused(t, pin, map[string]any{"userinfo_endpoint": nil, "device_authorization_endpoint": "", "revocation_endpoint": nil}); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("what nobody here uses may be anywhere", func(t *testing.T) {
+		const at = "https://keys.example/x"
+		if err := refused(t, pin, map[string]any{"jwks_uri": at, "introspection_endpoint": at, "end_session_endpoint": at, "pushed_authorization_request_endpoint": at}); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("a pin with steps in its path is below nothing", func(t *testing.T) {
+		if err := refused(t, "https://login.example/a/../y", nil); !errors.Is(err, discovery.ErrForeignEndpoint) {
+			t.Error(err)
+		}
+	})
+	t.Run("at the issuer's own addresses they may be anywhere", func(t *testing.T) {
+		const at = "https://tokens.example/token"
+		c, _, err := discover(t, good.with(world{rfc8414: but(serverDoc, issuer+"/token", at)}), discovery.Request{Issuer: issuer})
+		if err != nil || c.AuthorizationServer.TokenEndpoint != at {
+			t.Errorf("%+v, %v", c, err)
+		}
+	})
+}
+
+// A permission is for documents of the server's own host, and is no pin.
+func TestMayState(t *testing.T) {
+	const api, realm, evil = "https://api.example.com", issuer, "https://evil.example"
+	const asURL, evilURL = api + "/.well-known/oauth-authorization-server", evil + "/.well-known/oauth-authorization-server"
+	announce := func(issuer string) world { return world{path: but(resourceDoc, realm, issuer)} }
+	own := strings.Replace(serverDoc, issuer, api, 1) // endpoints at the realm
+	for _, test := range []struct {
+		name   string
+		world  world
+		issuer string // "": not this one
+		is     func(error) bool
+	}{
+		{"states itself", announce(api).with(world{asURL: doc(own)}), api, nil},
+		{"states the other", announce(api).with(world{asURL: doc(serverDoc)}), realm, nil},
+		{"the other is announced", announce(realm).with(world{rfc8414: doc(serverDoc)}), realm, nil},
+		{"a third is announced", announce(evil).with(world{evilURL: but(serverDoc, realm+`"`, evil+`"`)}), evil, nil},
+		{"a third states the other", announce(evil).with(world{evilURL: doc(serverDoc)}), "", func(err error) bool { return errors.As(err, new(*discovery.MismatchError)) }},
+		{"states the other, with a token endpoint of its own", announce(api).with(world{asURL: but(serverDoc, realm+"/token", api+"/token")}), "",
+			func(err error) bool { return errors.Is(err, discovery.ErrForeignEndpoint) }},
+		{"nobody is announced", world{rfc8414: doc(serverDoc)}, "", func(err error) bool { return errors.As(err, new(*discovery.NotFoundError)) }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c, requests, err := discover(t, test.world, discovery.Request{MayState: realm})
+			switch {
+			case test.issuer == "" && !test.is(err):
+				t.Errorf("got %+v, %v", c, err)
+			case test.issuer != "" && (err != nil || c.Issuer != test.issuer || c.IssuerUnlisted):
+				t.Errorf("got %+v, %v", c, err)
+			}
+			if test.issuer == "" && slices.Contains(requests, rfc8414) {
+				t.Error("the other is looked for where nothing names it")
+			}
+		})
+	}
+	t.Run("with a pin it is not looked at", func(t *testing.T) {
+		c, _, err := discover(t, announce(api).with(world{asURL: doc(serverDoc)}), discovery.Request{Issuer: api, MayState: realm})
+		if !errors.As(err, new(*discovery.MismatchError)) {
+			t.Errorf("got %+v, %v", c, err)
 		}
 	})
 }
@@ -333,10 +512,16 @@ func TestDocumentedLayouts(t *testing.T) {
 		token  string
 		scopes []string
 	}{
-		{"Astravue, issuer on the API host", discovery.Request{Server: astravue, Issuer: realm}, base.with(world{asURL: file(t, "astravue-api.json")}),
+		{"Astravue, issuer on the API host", discovery.Request{Server: astravue, MayState: realm}, base.with(world{asURL: file(t, "astravue-api.json")}),
 			api, realm + "/protocol/openid-connect/token", []string{"openid", "profile", "email"}},
-		{"Astravue, issuer on the authorization host", discovery.Request{Server: astravue, Issuer: realm}, base.with(world{asURL: file(t, "astravue-auth.json")}),
+		{"Astravue, issuer on the authorization host", discovery.Request{Server: astravue, MayState: realm}, base.with(world{asURL: file(t, "astravue-auth.json")}),
 			realm, realm + "/protocol/openid-connect/token", []string{"openid", "profile", "email"}},
+		{"Astravue, pinned to the authorization host", discovery.Request{Server: astravue, Issuer: realm}, base.with(world{asURL: file(t, "astravue-auth.json")}),
+			realm, realm + "/protocol/openid-connect/token", []string{"openid", "profile", "email"}},
+		{"Keycloak before 26.4, behind a gateway that answers for it", discovery.Request{Server: "https://mcp.example.com/", Issuer: "https://kc.example.com/realms/x"}, world{
+			"https://mcp.example.com/.well-known/oauth-protected-resource":   doc(`{"resource": "https://mcp.example.com/", "authorization_servers": ["https://mcp.example.com"]}`),
+			"https://mcp.example.com/.well-known/oauth-authorization-server": file(t, "keycloak.json"),
+		}, "https://kc.example.com/realms/x", "https://kc.example.com/realms/x/protocol/openid-connect/token", nil},
 		{"Keycloak before 26.4", discovery.Request{Server: "https://mcp.example.com/"}, world{
 			"https://mcp.example.com/.well-known/oauth-protected-resource":     doc(`{"resource": "https://mcp.example.com/", "authorization_servers": ["https://kc.example.com/realms/x"]}`),
 			"https://kc.example.com/realms/x/.well-known/openid-configuration": file(t, "keycloak.json"),
@@ -353,6 +538,56 @@ func TestDocumentedLayouts(t *testing.T) {
 			a := c.AuthorizationServer
 			if a.RegistrationEndpoint == "" || a.RevocationEndpoint == "" || !a.AuthorizationResponseIssParameterSupported || a.ClientIDMetadataDocumentSupported {
 				t.Errorf("metadata %+v", a)
+			}
+		})
+	}
+	// Real servers whose metadata states another issuer than was asked for, as
+	// public reports have them. The tenants are made up.
+	const s256 = `"code_challenge_methods_supported": ["S256"], `
+	announces := func(other string) http.HandlerFunc { return but(resourceDoc, issuer, other) }
+	const (
+		atlassian = "https://auth.atlassian.com"
+		entra     = "https://login.microsoftonline.com"
+		template  = entra + "/{tenantid}/v2.0"
+		tenant    = entra + "/8eaef023-2b34-4da1-9baa-8bc8c9d6a490/v2.0"
+	)
+	entraDoc := func(issuer, userinfo string) http.HandlerFunc {
+		return doc(`{"issuer": "` + issuer + `", ` + s256 + `"authorization_endpoint": "` + entra + `/organizations/oauth2/v2.0/authorize",
+			"token_endpoint": "` + entra + `/organizations/oauth2/v2.0/token", "device_authorization_endpoint": "` + entra + `/organizations/oauth2/v2.0/devicecode",
+			"userinfo_endpoint": "` + userinfo + `", "jwks_uri": "` + entra + `/organizations/discovery/v2.0/keys"}`)
+	}
+	const organizations = entra + "/organizations/v2.0"
+	for _, test := range []struct {
+		name  string
+		pin   string
+		world world
+		is    error // nil: it works
+	}{
+		{"Atlassian: a tenant announced, the host stated", atlassian, world{
+			path: announces(atlassian + "/VCeD"),
+			atlassian + "/.well-known/oauth-authorization-server/VCeD": doc(`{"issuer": "` + atlassian + `", ` + s256 + `"authorization_endpoint": "` + atlassian + `/authorize",
+				"token_endpoint": "` + atlassian + `/oauth/token", "registration_endpoint": "` + atlassian + `/VCeD/dcr/register"}`),
+		}, nil},
+		{"Atlassian's older server: one issuer on two hosts is not reachable, since a hostile document looks just so", "https://cf.mcp.atlassian.com", world{
+			path: announces("https://mcp.atlassian.com"),
+			"https://mcp.atlassian.com/.well-known/oauth-authorization-server": doc(`{"issuer": "https://cf.mcp.atlassian.com", ` + s256 + `"authorization_endpoint": "https://mcp.atlassian.com/v1/authorize",
+				"token_endpoint": "https://cf.mcp.atlassian.com/v1/token", "registration_endpoint": "https://cf.mcp.atlassian.com/v1/register"}`),
+		}, discovery.ErrForeignEndpoint},
+		{"Entra: the template of all tenants", template, world{
+			path: announces(organizations), organizations + "/.well-known/openid-configuration": entraDoc(template, entra+"/organizations/openid/userinfo"),
+		}, nil},
+		{"Entra as it is: userinfo on another host is not reachable by the template", template, world{
+			path: announces(organizations), organizations + "/.well-known/openid-configuration": entraDoc(template, "https://graph.microsoft.com/oidc/userinfo"),
+		}, discovery.ErrForeignEndpoint},
+		{"Entra as it is, by the tenant's own issuer", tenant, world{
+			path: announces(organizations), organizations + "/.well-known/openid-configuration": entraDoc(template, "https://graph.microsoft.com/oidc/userinfo"),
+			tenant + "/.well-known/openid-configuration": entraDoc(tenant, "https://graph.microsoft.com/oidc/userinfo"),
+		}, nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c, _, err := discover(t, test.world, discovery.Request{Issuer: test.pin})
+			if !errors.Is(err, test.is) || err == nil && (c.Issuer != test.pin || !c.IssuerUnlisted) {
+				t.Errorf("got %+v, %v", c, err)
 			}
 		})
 	}

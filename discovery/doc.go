@@ -6,8 +6,8 @@
 // RFC 8414 and OpenID Connect Discovery (authorization-server metadata), RFC
 // 6750 §3 and RFC 9110 §11 (the challenge of a 401).
 //
-// [Discover] asks for at most two documents, each at a short list of addresses
-// in a fixed order. For https://api.example.com/mcp, announcing the issuer
+// [Discover] asks for two documents, or with a pinned issuer for up to three,
+// each at a short list of addresses in a fixed order. For https://api.example.com/mcp, announcing the issuer
 // https://auth.example.com/realms/x:
 //
 //	resource_metadata of the challenge, if there is one

@@ -11,6 +11,24 @@ import (
 // client refuse it.
 var ErrNoPKCE = errors.New("no S256 in code_challenge_methods_supported")
 
+// ErrForeignEndpoint is wrapped by the [*URLError] about an endpoint that is not
+// at the issuer which the document states. A document found at the issuer's own
+// well-known addresses may have its endpoints anywhere. One found elsewhere
+// could be an attacker's, who gets the code and what it is redeemed with if one
+// endpoint is theirs: it may state the issuer of [Request.Issuer] or
+// [Request.MayState] only if authorization, token, registration, revocation,
+// userinfo and device authorization endpoint have the issuer's origin (RFC 6454
+// §4) and lie below its path. A path with a segment in braces, as in
+// https://login.example.com/{tenantid}/v2.0, stands for many, and then the
+// origin alone counts.
+var ErrForeignEndpoint = errors.New("not at the issuer that the document states")
+
+// An issuerError is an issuer that nothing can be fetched from.
+type issuerError struct{ err error }
+
+func (e *issuerError) Error() string { return "discovery: issuer: " + e.err.Error() }
+func (e *issuerError) Unwrap() error { return e.err }
+
 // A MismatchError is a document that speaks for another resource (RFC 9728
 // §3.3) or another issuer (RFC 8414 §3.3) than the one asked for. Nothing of
 // it was used, and no further address was tried.

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	gopath "path"
 	"reflect"
 	"regexp"
 	"slices"
@@ -253,8 +254,8 @@ func FuzzResourceMetadata(f *testing.F) {
 }
 
 // FuzzServerMetadata holds, for whatever an authorization server publishes: the
-// issuer is the one that was asked, or the one that the user pinned; addresses
-// are https ones, or, where the MCP server is on loopback, on loopback too, without
+// issuer is the one that was asked, or the one that the user pinned, and then
+// every endpoint is there; addresses are https ones, or, where the MCP server is on loopback, on loopback too, without
 // user or fragment; there is S256; all that was read is what is written there; a
 // member that nobody knows changes nothing; one that comes twice, in whatever
 // case, ends it.
@@ -284,6 +285,7 @@ func FuzzServerMetadata(f *testing.F) {
 		f.Add(strings.Replace(serverDoc, swap[0], swap[1], 1), true, false)
 		f.Add(strings.Replace(serverDoc, swap[0], swap[1], 1), false, true)
 	}
+	f.Add(strings.ReplaceAll(serverDoc, issuer, pinned), true, false)
 	f.Fuzz(func(t *testing.T, doc string, pin, local bool) {
 		server := server
 		if local {
@@ -293,6 +295,9 @@ func FuzzServerMetadata(f *testing.F) {
 			r := discovery.Request{Server: server, HTTPClient: answering(t, func(u *url.URL) string {
 				if u.Host == "api.example.com" || u.Host == "127.0.0.1:3000" {
 					return `{"resource": "` + server + `", "authorization_servers": ["` + issuer + `"], "scopes_supported": ["read", "write"]}`
+				}
+				if pin && u.Host == "login.example.com" {
+					return "{}" // the pinned issuer publishes nothing of use
 				}
 				if u.Host != "auth.example.com" {
 					t.Errorf("%s was asked for", u)
@@ -313,7 +318,11 @@ func FuzzServerMetadata(f *testing.F) {
 			return
 		}
 		a := c.AuthorizationServer
-		if a.Issuer != issuer && !(pin && a.Issuer == pinned) || c.Issuer != a.Issuer {
+		want := issuer
+		if pin {
+			want = pinned
+		}
+		if a.Issuer != want || c.Issuer != a.Issuer || c.IssuerUnlisted != pin {
 			t.Errorf("issuer %q, and %q", c.Issuer, a.Issuer)
 		}
 		for i, e := range []string{a.AuthorizationEndpoint, a.TokenEndpoint, a.RegistrationEndpoint, a.RevocationEndpoint} {
@@ -323,6 +332,9 @@ func FuzzServerMetadata(f *testing.F) {
 			u, err := url.Parse(e)
 			if err != nil || u.Scheme != "https" && !(local && u.Scheme == "http" && loopback(u)) || u.Hostname() == "" || u.User != nil || strings.Contains(e, "#") {
 				t.Errorf("endpoint %q", e)
+			}
+			if pin && !(u.Scheme == "https" && strings.EqualFold(u.Hostname(), "login.example.com") && (u.Port() == "" || u.Port() == "443")) {
+				t.Errorf("endpoint %q is not at the issuer that the document states", e)
 			}
 		}
 		if !slices.Contains(a.CodeChallengeMethodsSupported, "S256") {
@@ -344,3 +356,60 @@ func FuzzServerMetadata(f *testing.F) {
 
 // pinned is an issuer that a user trusts by name.
 const pinned = "https://login.example.com"
+
+// FuzzForeignEndpoint holds that an endpoint which a document found elsewhere
+// gives to a pinned issuer with a path is below that path however it is read:
+// as it is sent, with its dots taken out, and as browsers and servers read it
+// that take a backslash for a slash, decode what was escaped, or drop parameters.
+func FuzzForeignEndpoint(f *testing.F) {
+	const host, base = "https://login.example.com", "/realms/y"
+	for _, e := range []string{
+		host + base + "/token", "HTTPS://LOGIN.example.com:443" + base + "/token?x=/../", host + base + "/a;b=c/token", host + base + "/日本",
+		host + "/realms/z/token", host + base + "z/token", host + base, host + base + "//token", host + "//realms/y/token", host + "/Realms/y/token",
+		host + base + "/../z/token", host + base + "/%2e%2E/z/token", host + base + "/..%2fz/token", host + base + `/..\z/token`, host + base + "/..%5cz/token",
+		host + base + "/..;/z/token", host + base + "/..;a=b/z/token", host + base + "/%252e%252e/z/token", host + base + "/.. /z", host + base + "/\uff0e\uff0e/z",
+		host + base + "/%c0%ae%c0%ae/z", host + "/realms/z/../y/token", host + "/realms/%79/token", host + ".:443" + base + "/token", host + "." + base + "/token",
+		host + ":444" + base + "/token", "http://login.example.com" + base + "/token", "https://u@login.example.com" + base + "/token",
+		"https://login.example.com@evil.example" + base + "/token", `https://login.example.com\@evil.example` + base + "/token", "//login.example.com" + base + "/token",
+	} {
+		f.Add(e)
+	}
+	dots := regexp.MustCompile(`(?i)%25|%2e|%2f|%5c|\\|;[^/]*`)
+	f.Fuzz(func(t *testing.T, endpoint string) {
+		doc, err := json.Marshal(map[string]any{
+			"issuer": host + base, "code_challenge_methods_supported": []string{"S256"},
+			"authorization_endpoint": host + base + "/auth", "token_endpoint": endpoint,
+		})
+		if err != nil {
+			return
+		}
+		c, err := discovery.Discover(t.Context(), discovery.Request{Server: server, Issuer: host + base, HTTPClient: answering(t, func(u *url.URL) string {
+			switch u.Host {
+			case "api.example.com":
+				return resourceDoc
+			case "auth.example.com":
+				return string(doc)
+			}
+			return "{}"
+		})})
+		if err != nil {
+			sentence(t, err)
+			return
+		}
+		u, err := url.Parse(c.AuthorizationServer.TokenEndpoint)
+		if err != nil || u.Scheme != "https" || strings.TrimSuffix(strings.ToLower(u.Host), ":443") != "login.example.com" || u.User != nil {
+			t.Fatalf("%q is at another origin", endpoint)
+		}
+		sent, read := u.EscapedPath(), u.EscapedPath()
+		for range 3 { // decoded once, and again by those who decode twice
+			read = dots.ReplaceAllStringFunc(read, func(s string) string {
+				return map[string]string{"%25": "%", "%2e": ".", "%2f": "/", "%5c": "/", `\`: "/"}[strings.ToLower(s)]
+			})
+		}
+		for _, p := range []string{sent, gopath.Clean(sent), gopath.Clean(read)} {
+			if !strings.HasPrefix(p, base+"/") {
+				t.Errorf("%q can be read as %q", endpoint, p)
+			}
+		}
+	})
+}

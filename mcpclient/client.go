@@ -34,8 +34,8 @@ const (
 	defaultSignInTimeout  = 5 * time.Minute
 )
 
-// astravueRealm is where Astravue's documented endpoints live. Its metadata is
-// served by the host of [DefaultServer] and may state either as the issuer.
+// astravueRealm is where Astravue's documented endpoints live. Their metadata is
+// on the host of [DefaultServer] and may state either as the issuer.
 const astravueRealm = "https://auth.astravue.com/realms/astravue"
 
 // astravueScopes are asked for where neither challenge nor metadata name any.
@@ -71,11 +71,18 @@ type Client struct {
 	// Registration is a client registration made elsewhere. Zero: one is
 	// registered (RFC 7591) at the first sign-in and kept in Store.
 	Registration Registration
-	// Issuer pins the authorization server (RFC 8414 §2 issuer) and no other
-	// is used: metadata found at the server that the resource announces may
-	// state it, and where the resource announces nothing it is asked itself.
-	// "": what is announced must identify itself by that name; for
-	// DefaultServer, Astravue's documented pair is allowed.
+	// Issuer, if set, is the only authorization server to use (RFC 8414 §2
+	// issuer), whatever the server's metadata announces. Set it if you know from
+	// elsewhere than the server where its users sign in. Issuer's metadata is
+	// taken from its own well-known addresses, or from the server that is
+	// announced, if that states Issuer and names no endpoint anywhere else
+	// ([discovery.ErrForeignEndpoint]). [Status] tells if the server does not
+	// name Issuer; it may refuse Issuer's tokens then.
+	//
+	// "": the first authorization server that the server announces, whose
+	// metadata must state the issuer that was announced. On the host of
+	// DefaultServer it may state the issuer of Astravue's documented endpoints
+	// instead.
 	Issuer string
 	// Resource is the resource parameter (RFC 8707 §2), an absolute URI. "":
 	// what the server's metadata says, and for DefaultServer its URL, as

@@ -272,17 +272,13 @@ func (s *state) discover(ctx context.Context, c discovery.Challenge) (*discovery
 	}
 	if s.defaultServer {
 		r.DefaultScopes = astravueScopes
-		r.Issuer = cmp.Or(r.Issuer, astravueRealm)
+		r.MayState = astravueRealm
 	}
 	start := time.Now()
 	cfg, err := discovery.Discover(ctx, r)
 	s.audit(ctx, StepDiscovery, "discover", "", start, err)
 	if err != nil {
 		return nil, at(StepDiscovery, err)
-	}
-	if s.issuer != "" && cfg.Issuer != s.issuer {
-		// Its grant would not be used: credentials belong to their issuer.
-		return nil, at(StepDiscovery, &discovery.MismatchError{Document: cfg.AuthorizationServerURL, Field: "issuer", Want: s.issuer, Got: cfg.Issuer})
 	}
 	switch {
 	case s.resource == NoResource:

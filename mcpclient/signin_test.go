@@ -288,8 +288,8 @@ func TestIssuer(t *testing.T) {
 		{"another than announced", sandbox.IssuerSplit, "", false},
 		{"another than announced, pinned", sandbox.IssuerSplit, "ISSUER", true},
 		{"announced and pinned", sandbox.IssuerAuth, "ISSUER", true},
-		{"another is pinned", sandbox.IssuerAuth, "https://other.example", false},
-		{"another is pinned, split", sandbox.IssuerSplit, "https://other.example", false},
+		{"another is pinned, where nobody is", sandbox.IssuerAuth, "http://127.0.0.1:1", false},
+		{"another is pinned, split", sandbox.IssuerSplit, "http://127.0.0.1:1", false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			srv := start(t, sandbox.Options{IssuerHost: test.host})
