@@ -103,6 +103,7 @@ func at(step Step, err error) error {
 type TokenRefusedError struct {
 	Resource    string // what the token was asked for; "" if nothing
 	Issuer      string
+	Named       string // the issuer that the server names now, if that is another one and Issuer was pinned
 	Code        string // of the challenge, such as invalid_token
 	Description string
 
@@ -120,6 +121,10 @@ func (e *TokenRefusedError) Error() string {
 			fmt.Fprintf(&b, ": %s", quote(e.Description))
 		}
 		b.WriteString(")")
+	}
+	if e.Named != "" {
+		fmt.Fprintf(&b, "; the server now names the issuer %s, and pinned is %s", quote(e.Named), quote(e.Issuer))
+		return b.String()
 	}
 	fmt.Fprintf(&b, "; its audience may not be %s, its issuer %s may not be trusted, or the two servers' clocks differ", orWord(e.Resource, "the server"), e.Issuer)
 	switch {

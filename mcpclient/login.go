@@ -118,6 +118,7 @@ type pendingLogin struct {
 	Key                tokenstore.Key `json:"key"` // whose sign-in it is
 	Started            time.Time      `json:"started"`
 	Issuer             string         `json:"issuer"`
+	IssuerUnlisted     bool           `json:"issuer_unlisted,omitempty"`
 	IssSupported       bool           `json:"iss_supported,omitempty"`
 	TokenEndpoint      string         `json:"token_endpoint"`
 	RevocationEndpoint string         `json:"revocation_endpoint,omitempty"`

@@ -263,10 +263,15 @@ func (s *state) browse(ctx context.Context, cl *oauthClient, p *PendingLogin, ad
 
 // discover takes step 1.
 func (s *state) discover(ctx context.Context, c discovery.Challenge) (*discovery.Configuration, error) {
+	return s.discoverAt(ctx, c, s.issuer)
+}
+
+// discoverAt takes step 1 with an issuer that is pinned, if it is not "".
+func (s *state) discoverAt(ctx context.Context, c discovery.Challenge, issuer string) (*discovery.Configuration, error) {
 	r := discovery.Request{
 		Server:     s.serverURL,
 		Challenge:  c,
-		Issuer:     s.issuer,
+		Issuer:     issuer,
 		NoResource: s.resource == NoResource,
 		HTTPClient: s.oauth,
 	}
@@ -523,7 +528,7 @@ func (s *state) authorize(cfg *discovery.Configuration, cl *oauthClient, scopes 
 	return &PendingLogin{v: &pendingLogin{
 		ID: rand.Text(), Key: s.key, Started: clock.Now(),
 		State: state, Verifier: verifier.Secret(),
-		Issuer: cfg.Issuer, IssSupported: cfg.AuthorizationServer.AuthorizationResponseIssParameterSupported,
+		Issuer: cfg.Issuer, IssuerUnlisted: cfg.IssuerUnlisted, IssSupported: cfg.AuthorizationServer.AuthorizationResponseIssParameterSupported,
 		TokenEndpoint: cfg.AuthorizationServer.TokenEndpoint, RevocationEndpoint: cfg.AuthorizationServer.RevocationEndpoint,
 		ClientID: cl.auth.ID, AuthMethod: cl.auth.Method, Registration: cl.registration,
 		RedirectURI: cl.redirect, Resource: cfg.Resource, Scopes: scopes,
@@ -576,7 +581,7 @@ func (s *state) finish(ctx context.Context, p *PendingLogin, secret tokenstore.S
 	}
 	g := &tokenstore.Grant{
 		Server: s.serverURL, Account: s.account, SignIn: p.v.ID,
-		Issuer: p.v.Issuer, TokenEndpoint: p.v.TokenEndpoint, RevocationEndpoint: p.v.RevocationEndpoint,
+		Issuer: p.v.Issuer, IssuerUnlisted: p.v.IssuerUnlisted, TokenEndpoint: p.v.TokenEndpoint, RevocationEndpoint: p.v.RevocationEndpoint,
 		ClientID: p.v.ClientID, ClientSecret: secret, AuthMethod: p.v.AuthMethod, Registration: p.v.Registration,
 		Resource: p.v.Resource, ScopesRequested: p.v.Scopes, ScopesGranted: p.v.Scopes,
 		AccessToken: t.AccessToken, ObtainedAt: t.RequestedAt, ExpiresAt: t.ExpiresAt,

@@ -310,9 +310,37 @@ func TestIssuer(t *testing.T) {
 			}
 			next, b := newClient(t, srv, change)
 			mustCall(t, connect(t, next))
-			if st, err := next.Status(t.Context()); err != nil || !st.SignedIn || st.Issuer != srv.Issuer() || b.opened.Load() != 0 {
+			if st, err := next.Status(t.Context()); err != nil || !st.SignedIn || st.Issuer != srv.Issuer() || b.opened.Load() != 0 || st.IssuerUnlisted != (test.host == sandbox.IssuerSplit) {
 				t.Errorf("Status: %+v, %v", st, err)
 			}
+		})
+	}
+}
+
+// A server that names another issuer than the pinned one is not followed, with
+// or without the pin in the process that finds out.
+func TestAPinnedIssuerThatTheServerDoesNotName(t *testing.T) {
+	for _, pinned := range []bool{true, false} {
+		t.Run(fmt.Sprint("pinned here too: ", pinned), func(t *testing.T) {
+			srv := start(t, sandbox.Options{IssuerHost: sandbox.IssuerSplit})
+			store := &tokenstore.Memory{}
+			first, _ := newClient(t, srv, func(c *mcpclient.Client) { c.Store, c.Issuer = store, srv.Issuer() })
+			if err := first.Login(t.Context(), nil); err != nil {
+				t.Fatal(err)
+			}
+			srv.Fail(sandbox.StepMCP, sandbox.Fault{Status: http.StatusUnauthorized})
+			next, b := newClient(t, srv, func(c *mcpclient.Client) {
+				c.Store = store
+				if pinned {
+					c.Issuer = srv.Issuer()
+				}
+			})
+			_, err := next.Connect(t.Context())
+			refused := new(mcpclient.TokenRefusedError)
+			if !errors.As(err, &refused) || refused.Issuer != srv.Issuer() || refused.Named != srv.APIURL() {
+				t.Errorf("Connect: %v", err)
+			}
+			wantOpened(t, b, 0)
 		})
 	}
 }

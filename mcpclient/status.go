@@ -17,7 +17,11 @@ type Status struct {
 	Account  string
 	SignedIn bool // the rest is empty otherwise
 
-	Issuer          string
+	Issuer string
+	// IssuerUnlisted says that Issuer was that of [Client.Issuer] at the
+	// sign-in, and that the server did not name it.
+	IssuerUnlisted bool
+
 	ClientID        string
 	Resource        string
 	ScopesGranted   []string
@@ -57,7 +61,7 @@ func (c *Client) Status(ctx context.Context) (*Status, error) {
 		return st, nil
 	}
 	st.SignedIn = true
-	st.Issuer, st.ClientID, st.Resource = g.Issuer, g.ClientID, g.Resource
+	st.Issuer, st.IssuerUnlisted, st.ClientID, st.Resource = g.Issuer, g.IssuerUnlisted, g.ClientID, g.Resource
 	st.ScopesGranted, st.ScopesRequested = g.ScopesGranted, g.ScopesRequested
 	st.ObtainedAt, st.AccessExpiresAt = g.ObtainedAt, g.ExpiresAt
 	st.Refreshable, st.RefreshExpiresAt, st.RefreshForever = refreshable, g.RefreshExpiresAt, g.RefreshForever

@@ -117,9 +117,10 @@ func (s *state) authorized(req *http.Request, ask func(call) bool, latch *latch)
 			case errors.Is(err, refresh.ErrRefused):
 				// Fresh from the authorization server, and refused: either the
 				// two do not agree, or the resource has moved to another one.
-				if !s.moved(ctx, challenge, access.Issuer) {
+				named, moved := s.moved(ctx, challenge, access.Issuer)
+				if !moved {
 					return resp, at(StepConnect, &TokenRefusedError{
-						Resource: access.Resource, Issuer: access.Issuer,
+						Resource: access.Resource, Issuer: access.Issuer, Named: named,
 						Code: challenge.Error, Description: challenge.ErrorDescription, Clock: clockAhead(resp.Header),
 					})
 				}
@@ -288,11 +289,24 @@ func parseCall(req *http.Request) call {
 	return c
 }
 
-// moved reports whether the server announces another authorization server
-// than issuer by now (MCP specification, "Authorization Server Binding").
-func (s *state) moved(ctx context.Context, c discovery.Challenge, issuer string) bool {
-	cfg, err := s.discover(ctx, c)
-	return err == nil && cfg.Issuer != issuer
+// moved returns the authorization server that the server announces by now, if
+// that is another one than issuer, and whether a sign-in is to go there (MCP
+// specification, "Authorization Server Binding"): not if a person named issuer.
+func (s *state) moved(ctx context.Context, c discovery.Challenge, issuer string) (named string, moved bool) {
+	pin := s.issuer
+	if held, err := s.held(ctx); err == nil && held.Grant != nil && held.Grant.IssuerUnlisted && held.Grant.Issuer == issuer {
+		pin = issuer // of the client that signed in, if not of this one
+	}
+	cfg, err := s.discoverAt(ctx, c, pin)
+	switch {
+	case err != nil:
+		return "", false
+	case cfg.IssuerUnlisted && cfg.ProtectedResource != nil && len(cfg.ProtectedResource.AuthorizationServers) > 0:
+		return cfg.ProtectedResource.AuthorizationServers[0], false
+	case cfg.Issuer == issuer:
+		return "", false
+	}
+	return cfg.Issuer, pin == ""
 }
 
 // A look is one for another authorization server than that of the grant.
@@ -345,7 +359,8 @@ func (s *state) left(ctx context.Context, issuer string, c *discovery.Challenge)
 			}
 			c = &asked
 		}
-		return s.moved(looking, *c, issuer)
+		_, moved := s.moved(looking, *c, issuer)
+		return moved
 	}()
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -63,6 +63,7 @@ type Grant struct {
 	SignIn string
 
 	Issuer             string // credentials belong to their issuer
+	IssuerUnlisted     bool   // a person named it, and the server did not
 	TokenEndpoint      string
 	RevocationEndpoint string // "" if the server offers none
 
@@ -131,6 +132,7 @@ type wireGrant struct {
 	Account            string    `json:"account,omitempty"`
 	SignIn             string    `json:"sign_in,omitempty"`
 	Issuer             string    `json:"issuer"`
+	IssuerUnlisted     bool      `json:"issuer_unlisted,omitempty"`
 	TokenEndpoint      string    `json:"token_endpoint"`
 	RevocationEndpoint string    `json:"revocation_endpoint,omitempty"`
 	ClientID           string    `json:"client_id"`
@@ -171,7 +173,7 @@ func EncodeRecord(r Record) ([]byte, error) {
 	if g := r.Grant; g != nil {
 		w.Grant = &wireGrant{
 			Server: g.Server, Account: g.Account, SignIn: g.SignIn,
-			Issuer: g.Issuer, TokenEndpoint: g.TokenEndpoint, RevocationEndpoint: g.RevocationEndpoint,
+			Issuer: g.Issuer, IssuerUnlisted: g.IssuerUnlisted, TokenEndpoint: g.TokenEndpoint, RevocationEndpoint: g.RevocationEndpoint,
 			ClientID: g.ClientID, ClientSecret: g.ClientSecret.Reveal(), AuthMethod: g.AuthMethod, Registration: g.Registration,
 			Resource: g.Resource, ScopesRequested: g.ScopesRequested, ScopesGranted: g.ScopesGranted,
 			AccessToken: g.AccessToken.Reveal(), ObtainedAt: g.ObtainedAt.UTC(), ExpiresAt: g.ExpiresAt.UTC(),
@@ -205,7 +207,7 @@ func DecodeRecord(data []byte) (Record, error) {
 	if g := w.Grant; g != nil {
 		r.Grant = &Grant{
 			Server: g.Server, Account: g.Account, SignIn: g.SignIn,
-			Issuer: g.Issuer, TokenEndpoint: g.TokenEndpoint, RevocationEndpoint: g.RevocationEndpoint,
+			Issuer: g.Issuer, IssuerUnlisted: g.IssuerUnlisted, TokenEndpoint: g.TokenEndpoint, RevocationEndpoint: g.RevocationEndpoint,
 			ClientID: g.ClientID, ClientSecret: NewSecret(g.ClientSecret), AuthMethod: g.AuthMethod, Registration: g.Registration,
 			Resource: g.Resource, ScopesRequested: g.ScopesRequested, ScopesGranted: g.ScopesGranted,
 			AccessToken: NewSecret(g.AccessToken), ObtainedAt: g.ObtainedAt, ExpiresAt: g.ExpiresAt,
