@@ -14,14 +14,16 @@ import (
 	"github.com/pkg/browser"
 	"github.com/spf13/cobra"
 
+	"github.com/astravue/mcp-client-go/discovery"
+	"github.com/astravue/mcp-client-go/internal/text"
 	"github.com/astravue/mcp-client-go/mcpclient"
 	"github.com/astravue/mcp-client-go/tokenstore"
 )
 
 func (a *app) loginCommand() *cobra.Command {
 	var r mcpclient.Registration
-	var secretFile, issuer, scope string
-	var noBrowser bool
+	var secretFile, scope string
+	var noBrowser, yes bool
 	cmd := &cobra.Command{
 		Use:   "login",
 		Short: "Sign in through the browser and keep the session",
@@ -34,6 +36,11 @@ paste the address at which the browser ended up.
 A client is registered at the server by itself, once. Where a server does not
 allow that, make an app by hand (in Astravue: Settings → Apps → Create App) and
 give its ID, and its secret if it has one, here; they are kept with the session.
+
+--issuer is for whoever knows from elsewhere than the server where its users
+sign in: no other authorization server is used then. Where the server's own
+documents name an issuer that none of them speaks for, login asks on a terminal
+whether to sign in there; --yes says yes.
 
 With --output json it prints what status prints, and before that, on standard
 error, the address to open:
@@ -59,7 +66,7 @@ error, the address to open:
 				r.ClientSecret = secret
 			}
 			c := a.open()
-			c.Registration, c.Issuer, c.Scopes = r, issuer, strings.Fields(scope)
+			c.Registration, c.Issuer, c.Scopes = r, a.issuer, strings.Fields(scope)
 			tty := a.terminal()
 			if secretFile == "-" {
 				tty = nil // standard input is used up
@@ -76,7 +83,18 @@ error, the address to open:
 				Pasted:    pasted.lines,
 				OnIgnored: func(error) { a.note("That is not the address of this sign-in. Paste the whole address bar.") },
 			}
-			if err := c.Login(ctx, opts); err != nil {
+			err := c.Login(ctx, opts)
+			if m := new(discovery.MismatchError); errors.As(err, &m) && m.Field == "issuer" && a.issuer == "" && (yes || a.agrees(ctx, tty, m)) {
+				first := c
+				if err := first.Close(); err != nil {
+					return err
+				}
+				c = a.open()
+				c.Store, c.Registration, c.Scopes, c.OpenBrowser = first.Store, first.Registration, first.Scopes, first.OpenBrowser
+				c.Issuer = m.Got
+				err = c.Login(ctx, opts)
+			}
+			if err != nil {
 				return err
 			}
 			st, err := c.Status(ctx)
@@ -93,9 +111,41 @@ error, the address to open:
 	f.StringVar(&r.ClientMetadataURL, "client-metadata-url", "", "https `URL` of a client ID metadata document")
 	f.StringVar(&r.RedirectURL, "redirect-url", "", "loopback `URL` that the browser comes back to (default http://127.0.0.1/callback, any port)")
 	f.StringVar(&scope, "scope", "", "`SCOPES` to ask for, separated by spaces, in place of those that the server names; offline_access alone comes in addition")
-	f.StringVar(&issuer, "issuer", "", "`URL` by which the authorization server must identify itself")
+	f.StringVar(&a.issuer, "issuer", "", "`URL` of the one authorization server to sign in at (RFC 8414 issuer)")
+	f.BoolVar(&yes, "yes", false, "sign in at an issuer that only the server names, without asking")
 	f.BoolVar(&noBrowser, "no-browser", false, "print the address only")
 	return cmd
+}
+
+// agrees asks the person at the terminal, if there is one, whether to sign in at
+// the issuer that the server's documents name and that does not speak for them.
+func (a *app) agrees(ctx context.Context, tty *os.File, m *discovery.MismatchError) bool {
+	if tty == nil || a.output != "text" {
+		return false
+	}
+	host := a.server
+	if u, err := url.Parse(a.server); err == nil {
+		host = u.Host
+	}
+	a.note("%s names the issuer %s, which is not the one that was asked for.\nIf you go on, a token of that issuer goes to %s. Go on only if the issuer's operator\nhas told you that this is their server.", text.Quote(m.Document), text.Quote(m.Got), text.Line(host))
+	fmt.Fprint(a.stderr, "Sign in there? [y/N] ")
+	answer := make(chan string, 1)
+	go func() {
+		var line []byte
+		for b := make([]byte, 1); ; line = append(line, b[0]) { // what follows the line is not taken from the next reader
+			if n, err := tty.Read(b); n == 0 || err != nil || b[0] == '\n' {
+				break
+			}
+		}
+		answer <- strings.ToLower(strings.TrimSpace(string(line)))
+	}()
+	select {
+	case a := <-answer:
+		return a == "y" || a == "yes"
+	case <-ctx.Done():
+		fmt.Fprintln(a.stderr)
+		return false
+	}
 }
 
 // checkLogin refuses addresses that no sign-in here can be done with.

@@ -60,6 +60,7 @@ type app struct {
 	stdout, stderr io.Writer
 
 	server, account, store, output string
+	issuer                         string // of login and discover
 	timeout                        time.Duration
 	verbose                        bool
 

@@ -19,10 +19,13 @@ func (a *app) statusCommand() *cobra.Command {
 		Long: `Show the session: who, where, how long. Nothing is sent.
 
 With --output json:
-  {"server":"…", "account":"…", "signed_in":true, "issuer":"…", "client_id":"…",
-   "resource":"…", "scopes":["…"], "obtained_at":"…", "access_expires_at":"…",
-   "refreshable":true, "refresh_expires_at":"…", "refresh_expires":"at|never|unknown"}
-Members that are not known are left out. Without a session the exit status is 3.`,
+  {"server":"…", "account":"…", "signed_in":true, "issuer":"…",
+   "issuer_unlisted":false, "client_id":"…", "resource":"…", "scopes":["…"],
+   "obtained_at":"…", "access_expires_at":"…", "refreshable":true,
+   "refresh_expires_at":"…", "refresh_expires":"at|never|unknown"}
+Members that are not known are left out. issuer_unlisted is true where login
+--issuer named the issuer and the server does not. Without a session the exit
+status is 3.`,
 		Args: a.arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			st, err := a.open().Status(a.bound(cmd))
@@ -48,6 +51,7 @@ func (a *app) printStatus(st *mcpclient.Status) error {
 			Account          string    `json:"account"`
 			SignedIn         bool      `json:"signed_in"`
 			Issuer           string    `json:"issuer,omitempty"`
+			IssuerUnlisted   bool      `json:"issuer_unlisted"`
 			ClientID         string    `json:"client_id,omitempty"`
 			Resource         string    `json:"resource,omitempty"`
 			Scopes           []string  `json:"scopes,omitempty"`
@@ -58,7 +62,7 @@ func (a *app) printStatus(st *mcpclient.Status) error {
 			RefreshExpires   string    `json:"refresh_expires,omitempty"`
 		}{
 			Server: st.Server, Account: st.Account, SignedIn: st.SignedIn,
-			Issuer: st.Issuer, ClientID: st.ClientID, Resource: st.Resource, Scopes: st.ScopesGranted,
+			Issuer: st.Issuer, IssuerUnlisted: st.IssuerUnlisted, ClientID: st.ClientID, Resource: st.Resource, Scopes: st.ScopesGranted,
 			ObtainedAt: st.ObtainedAt, AccessExpiresAt: st.AccessExpiresAt,
 			Refreshable: st.Refreshable, RefreshExpiresAt: st.RefreshExpiresAt,
 		}
@@ -89,6 +93,9 @@ func (a *app) printStatus(st *mcpclient.Status) error {
 		return errSignedOut
 	}
 	row("Signed in at", st.Issuer)
+	if st.IssuerUnlisted {
+		row("", unlisted)
+	}
 	row("Client", st.ClientID)
 	row("Scopes", orNone(strings.Join(st.ScopesGranted, " ")))
 	switch {
@@ -111,6 +118,9 @@ func (a *app) printStatus(st *mcpclient.Status) error {
 	}
 	return w.Flush()
 }
+
+// unlisted is said of an issuer that a person named.
+const unlisted = "which you named and the server does not; it may refuse its tokens"
 
 func orNone(s string) string {
 	if s == "" {

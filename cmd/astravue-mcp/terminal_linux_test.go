@@ -245,3 +245,34 @@ func TestTerminalInterrupt(t *testing.T) {
 	x.send("\x03")
 	x.ends(0)
 }
+
+// TestTerminalIssuer is asked whether to sign in at an issuer that only the server names.
+func TestTerminalIssuer(t *testing.T) {
+	t.Parallel()
+	srv, err := sandbox.Start(sandbox.Options{IssuerHost: sandbox.IssuerSplit})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = srv.Close() })
+	home := t.TempDir()
+	identity := filepath.Join(home, "identity.txt")
+	if err := writeIdentity(identity); err != nil {
+		t.Fatal(err)
+	}
+	env := []string{"ASTRAVUE_MCP_SERVER=" + srv.URL(), "ASTRAVUE_MCP_IDENTITY_FILE=" + identity, "BROWSER=browser approve olivia"}
+	for _, answer := range []string{"\n", "n\n", "yy\n", "\x04", "\x03"} {
+		x := newTerminal(t, home, env, "login")
+		x.see(`Sign in there\? \[y/N\] `)
+		x.send(answer)
+		x.ends(1)
+		if n := srv.Counts().Requests[sandbox.StepRegister]; n != 0 || strings.Contains(x.text(), "To sign in, open") {
+			t.Fatalf("%q: %d registrations\n%s", answer, n, x.text())
+		}
+	}
+	x := newTerminal(t, home, env, "login")
+	x.see("a token of that issuer goes to " + regexp.QuoteMeta(strings.TrimPrefix(srv.APIURL(), "http://")))
+	x.send("y\n")
+	x.see("Signed in")
+	x.see("which you named and the server does not")
+	x.ends(0)
+}

@@ -29,6 +29,7 @@ import (
 	"github.com/astravue/mcp-client-go/dcr"
 	"github.com/astravue/mcp-client-go/discovery"
 	"github.com/astravue/mcp-client-go/internal/clock"
+	"github.com/astravue/mcp-client-go/internal/text"
 	"github.com/astravue/mcp-client-go/mcpclient"
 	"github.com/astravue/mcp-client-go/refresh"
 	"github.com/astravue/mcp-client-go/tokenstore"
@@ -171,6 +172,8 @@ func (a *app) explain(err error) (code string, status int, hint string) {
 		return "login_required", exitLogin, "Sign in for these scopes: " + a.line("login") + " --scope " + quoteArg(strings.Join(forbidden.SignInFor, " "))
 	case errors.Is(err, mcpclient.ErrLoginRequired):
 		return "login_required", exitLogin, "Sign in: " + a.line("login")
+	case errors.As(err, &token) && token.Named != "":
+		return "token_refused", exitFailure, "If the operator of the pinned issuer confirms that the server has moved, sign in where it says: " + a.line("login")
 	case errors.As(err, &token):
 		return "token_refused", exitFailure, "Signing in again would not help. Compare this computer's clock with the server's, and ask the server's administrator for which audience its tokens must be."
 	case errors.As(err, &forbidden):
@@ -182,12 +185,19 @@ func (a *app) explain(err error) (code string, status int, hint string) {
 	case errors.As(err, &issuer):
 		return "issuer_mismatch", exitFailure, "The answer came from another authorization server than the one asked; nothing of it was used. If it happens again, tell the server's administrator."
 	case errors.As(err, &mismatch):
-		if mismatch.Field == "issuer" {
-			return "metadata_mismatch", exitFailure, "Its administrator has to put that right. If you know the issuer to be right: " + a.line("login") + " --issuer URL"
+		switch {
+		case mismatch.Field == "issuer" && a.issuer != "":
+			return "metadata_mismatch", exitFailure, "Check --issuer: there is no metadata that states it and that may."
+		case mismatch.Field == "issuer":
+			// No command is made of what the server says: whoever types it would take that for ours.
+			return "metadata_mismatch", exitFailure, "Its administrator has to put that right. It names " + text.Quote(mismatch.Got) + "; if the operator of that issuer confirms that this is their server, give its address: " +
+				a.line("login") + " --issuer URL. A token of that issuer then goes to this server."
 		}
 		return "metadata_mismatch", exitFailure, "Check the address, the path and a slash at its end included; it must be the one that the server calls its own."
 	case errors.Is(err, discovery.ErrNoPKCE):
 		return "no_pkce", exitFailure, "Signing in there would not be safe. Its administrator has to switch on PKCE with S256."
+	case errors.Is(err, discovery.ErrForeignEndpoint):
+		return "unsafe_address", exitFailure, "Nothing was sent there. Only what is published at the issuer's own address may name another one; ask its operator."
 	case errors.As(err, &address):
 		return "unsafe_address", exitFailure, "Nothing was sent there. Tell the server's administrator."
 	case errors.Is(err, mcpclient.ErrNoSignIn):
