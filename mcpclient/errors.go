@@ -136,6 +136,23 @@ func (e *TokenRefusedError) Error() string {
 	return b.String()
 }
 
+// An IssuerChangedError says that the server names another authorization server
+// once more, and that no browser was opened for it: a server that named one
+// after the other could show whatever page it likes. One such sign-in that
+// nobody asked for is started after a [Client.Login] or after 24 hours. It
+// wraps [ErrLoginRequired].
+type IssuerChangedError struct {
+	Issuer string // where the session is
+	Named  string // what the server names now
+}
+
+func (e *IssuerChangedError) Error() string {
+	return fmt.Sprintf("%v: the server names another authorization server again, %s in place of %s, and only a sign-in that somebody asks for goes there",
+		ErrLoginRequired, quote(e.Named), quote(e.Issuer))
+}
+
+func (e *IssuerChangedError) Unwrap() error { return ErrLoginRequired }
+
 // A ForbiddenError says that the account may not do what was asked (HTTP 403).
 // The session goes on.
 type ForbiddenError struct {

@@ -60,8 +60,16 @@ func (c *Client) Login(ctx context.Context, opts *LoginOptions) error {
 	if want.challenge, want.cfg, err = s.prepare(ctx); err != nil {
 		return err
 	}
-	_, err = s.signIn(ctx, want)
-	return err
+	for {
+		_, err = s.signIn(ctx, want)
+		if err == nil {
+			s.asked(ctx)
+		}
+		if !errors.As(err, new(*IssuerChangedError)) {
+			return err
+		}
+		// It has joined one that nobody asked for.
+	}
 }
 
 // challenge asks the server whether it wants a sign-in, and what for.
@@ -225,6 +233,9 @@ func (c *Client) FinishLogin(ctx context.Context, pending *PendingLogin, callbac
 		}
 		return err
 	})
+	if err == nil {
+		s.asked(ctx)
+	}
 	return at(StepExchange, err)
 }
 

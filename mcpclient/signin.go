@@ -183,6 +183,11 @@ func (s *state) signInNow(ctx context.Context, want signIn, held *tokenstore.Gra
 			return nil, err
 		}
 	}
+	if want.login == nil && held != nil {
+		if err := s.mayMove(ctx, held.Issuer, cfg.Issuer); err != nil {
+			return nil, at(StepAuthorize, err)
+		}
+	}
 	cl, p, address, err := s.begin(ctx, cfg, s.scopesFor(cfg, want, held), func() (*oauthClient, error) {
 		return s.client(ctx, cfg, want.login)
 	})
@@ -597,7 +602,9 @@ func (s *state) finish(ctx context.Context, p *PendingLogin, secret tokenstore.S
 			if generation, err = l.Save(ctx, tokenstore.Record{Grant: g}); err != nil {
 				return err
 			}
-			_ = l.SetMark(ctx, tokenstore.Mark{}) // one that stays is that of an older generation, and void
+			if mark, err := l.Mark(ctx); err == nil {
+				_ = l.SetMark(ctx, tokenstore.Mark{NewIssuerAt: mark.NewIssuerAt}) // one that stays is that of an older generation, and void
+			}
 			return nil
 		})
 		if err == nil || time.Since(start)+delay > saveTimeout {

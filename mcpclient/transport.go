@@ -20,6 +20,7 @@ import (
 	"github.com/astravue/mcp-client-go/internal/oauthhttp"
 	"github.com/astravue/mcp-client-go/internal/secret"
 	"github.com/astravue/mcp-client-go/refresh"
+	"github.com/astravue/mcp-client-go/tokenstore"
 )
 
 // authorizer is the transport of [Client.HTTPClient].
@@ -59,9 +60,10 @@ const (
 func (s *state) authorized(req *http.Request, ask func(call) bool, latch *latch) (*http.Response, error) {
 	ctx := req.Context()
 	access, why := s.source.Access(ctx)
-	var useless *refresh.Access // what there is instead
+	var useless *refresh.Access     // what there is instead
+	var to *discovery.Configuration // where the server has moved to
 	if why != nil && !errors.Is(why, ErrLoginRequired) {
-		if useless = s.astray(ctx, req, why); useless == nil {
+		if useless, to = s.astray(ctx, req, why); useless == nil {
 			closeBody(req)
 			return nil, noToken(why)
 		}
@@ -117,15 +119,19 @@ func (s *state) authorized(req *http.Request, ask func(call) bool, latch *latch)
 			case errors.Is(err, refresh.ErrRefused):
 				// Fresh from the authorization server, and refused: either the
 				// two do not agree, or the resource has moved to another one.
-				named, moved := s.moved(ctx, challenge, access.Issuer)
-				if !moved {
+				var named string
+				if named, to = s.moved(ctx, challenge, access.Issuer); to == nil {
 					return resp, at(StepConnect, &TokenRefusedError{
 						Resource: access.Resource, Issuer: access.Issuer, Named: named,
 						Code: challenge.Error, Description: challenge.ErrorDescription, Clock: clockAhead(resp.Header),
 					})
 				}
 				why = err
-			case errors.As(err, new(*refresh.RetryError)) && s.left(ctx, access.Issuer, &challenge):
+			case errors.As(err, new(*refresh.RetryError)):
+				if to = s.left(ctx, access.Issuer, &challenge); to == nil {
+					drain(resp)
+					return nil, noToken(err)
+				}
 				why = fmt.Errorf("%w: the server has moved to another authorization server: %w", ErrLoginRequired, err)
 			default:
 				drain(resp)
@@ -141,6 +147,7 @@ func (s *state) authorized(req *http.Request, ask func(call) bool, latch *latch)
 			return nil, err
 		}
 		drain(resp)
+		want.cfg, to = to, nil // whoever names one issuer and then another moves to the first
 		if access, err = s.signIn(ctx, want); err != nil {
 			latch.set(ctx, err)
 			return nil, err
@@ -289,10 +296,10 @@ func parseCall(req *http.Request) call {
 	return c
 }
 
-// moved returns the authorization server that the server announces by now, if
-// that is another one than issuer, and whether a sign-in is to go there (MCP
-// specification, "Authorization Server Binding"): not if a person named issuer.
-func (s *state) moved(ctx context.Context, c discovery.Challenge, issuer string) (named string, moved bool) {
+// moved returns the issuer that the server announces by now, if that is another
+// one than issuer, and what a sign-in there needs (MCP specification,
+// "Authorization Server Binding"): nil if a person named issuer.
+func (s *state) moved(ctx context.Context, c discovery.Challenge, issuer string) (named string, to *discovery.Configuration) {
 	pin := s.issuer
 	if held, err := s.held(ctx); err == nil && held.Grant != nil && held.Grant.IssuerUnlisted && held.Grant.Issuer == issuer {
 		pin = issuer // of the client that signed in, if not of this one
@@ -300,20 +307,58 @@ func (s *state) moved(ctx context.Context, c discovery.Challenge, issuer string)
 	cfg, err := s.discoverAt(ctx, c, pin)
 	switch {
 	case err != nil:
-		return "", false
+		return "", nil
 	case cfg.IssuerUnlisted && cfg.ProtectedResource != nil && len(cfg.ProtectedResource.AuthorizationServers) > 0:
-		return cfg.ProtectedResource.AuthorizationServers[0], false
-	case cfg.Issuer == issuer:
-		return "", false
+		return cfg.ProtectedResource.AuthorizationServers[0], nil
+	case pin != "" || cfg.Issuer == issuer:
+		return "", nil
 	}
-	return cfg.Issuer, pin == ""
+	return cfg.Issuer, cfg
+}
+
+// moveEvery is how often a sign-in that nobody asked for may go to another
+// issuer than the grant's.
+const moveEvery = 24 * time.Hour
+
+// mayMove returns an error if a sign-in at another issuer than the grant's has
+// to wait until somebody asks for it, and else remembers this one, for other
+// processes too: before a browser opens, since what it shows may never end.
+func (s *state) mayMove(ctx context.Context, from, to string) error {
+	if from == to || s.issuer != "" {
+		return nil // the server has no say in it
+	}
+	return s.store.Update(ctx, s.key, func(ctx context.Context, l *tokenstore.Locked) error {
+		mark, err := l.Mark(ctx)
+		if err != nil {
+			return err
+		}
+		now := clock.Now()
+		if now.Sub(mark.NewIssuerAt).Abs() < moveEvery {
+			return &IssuerChangedError{Issuer: from, Named: to}
+		}
+		mark.NewIssuerAt = now
+		return l.SetMark(ctx, mark)
+	})
+}
+
+// asked forgets, after a sign-in that somebody asked for, where others went. If
+// it cannot, the next one has to be asked for too.
+func (s *state) asked(ctx context.Context) {
+	_ = s.store.Update(ctx, s.key, func(ctx context.Context, l *tokenstore.Locked) error {
+		mark, err := l.Mark(ctx)
+		if err != nil || mark.NewIssuerAt.IsZero() {
+			return err
+		}
+		mark.NewIssuerAt = time.Time{}
+		return l.SetMark(ctx, mark)
+	})
 }
 
 // A look is one for another authorization server than that of the grant.
 type look struct {
 	issuer string // of the grant
 	at     time.Time
-	left   bool // the server has another one
+	to     *discovery.Configuration // the server's other one, if it has one
 }
 
 const (
@@ -325,52 +370,56 @@ const (
 // authorization server does not answer, if that is not the server's any more:
 // then it never will be. It returns nil otherwise, and for requests for which
 // nobody waits.
-func (s *state) astray(ctx context.Context, req *http.Request, why error) *refresh.Access {
+func (s *state) astray(ctx context.Context, req *http.Request, why error) (*refresh.Access, *discovery.Configuration) {
 	if c := parseCall(req); !errors.As(why, new(*refresh.RetryError)) || c.mcp && !c.live || !repeatable(req) {
-		return nil
+		return nil, nil
 	}
 	held := s.source.Held()
-	if held == nil || !s.left(ctx, held.Issuer, nil) {
-		return nil
+	if held == nil {
+		return nil, nil
 	}
-	return held
+	to := s.left(ctx, held.Issuer, nil)
+	if to == nil {
+		return nil, nil
+	}
+	return held, to
 }
 
-// left reports whether the server announces another authorization server than
-// issuer. It does not look again within a minute. Without a challenge it asks
-// for one.
-func (s *state) left(ctx context.Context, issuer string, c *discovery.Challenge) bool {
+// left returns the other authorization server than issuer that the server
+// announces, if it does. It does not look again within a minute. Without a
+// challenge it asks for one.
+func (s *state) left(ctx context.Context, issuer string, c *discovery.Challenge) *discovery.Configuration {
 	now := clock.Now()
 	s.mu.Lock()
 	l := s.look
 	if l.issuer == issuer && now.Sub(l.at).Abs() < lookEvery {
 		s.mu.Unlock()
-		return l.left
+		return l.to
 	}
 	s.look = look{issuer: issuer, at: now}
 	s.mu.Unlock()
 	looking, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
-	moved := func() bool {
+	to := func() *discovery.Configuration {
 		if c == nil {
 			asked, _, err := s.challenge(looking)
 			if err != nil {
-				return false
+				return nil
 			}
 			c = &asked
 		}
-		_, moved := s.moved(looking, *c, issuer)
-		return moved
+		_, to := s.moved(looking, *c, issuer)
+		return to
 	}()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case moved:
-		s.look = look{issuer, now, true}
+	case to != nil:
+		s.look = look{issuer, now, to}
 	case ctx.Err() != nil:
 		s.look = look{} // nobody has looked
 	}
-	return moved
+	return to
 }
 
 // clockAhead returns by how much the server's clock is ahead of ours, if that

@@ -198,7 +198,7 @@ func (f *flight) renew(ctx context.Context, l *tokenstore.Locked) (*Access, erro
 		return f.fails(h, next, now.Add(firstBackoff), fmt.Errorf("read the pending mark: %w", err))
 	}
 	if next.unsaved != nil || mark.Generation != stored && !(mark.Pending && mark.Generation == "") {
-		mark = tokenstore.Mark{} // of a token that is no longer the one to send
+		mark = tokenstore.Mark{NewIssuerAt: mark.NewIssuerAt} // of a token that is no longer the one to send
 	}
 	switch {
 	case f.began.Before(mark.NotBefore) && mark.NotBefore.Before(now.Add(maxWait)):
@@ -224,7 +224,7 @@ func (f *flight) renew(ctx context.Context, l *tokenstore.Locked) (*Access, erro
 func (f *flight) send(ctx context.Context, l *tokenstore.Locked, h, next *held, stored string, prior tokenstore.Mark) (*Access, error) {
 	g, forced := next.grant, f.forces(next)
 	began := time.Now()
-	sent := tokenstore.Mark{Pending: true, Generation: stored, At: clock.Now(), Tries: prior.Tries + 1, Failures: prior.Failures}
+	sent := tokenstore.Mark{Pending: true, Generation: stored, At: clock.Now(), Tries: prior.Tries + 1, Failures: prior.Failures, NewIssuerAt: prior.NewIssuerAt}
 	if err := setMark(ctx, l, sent); err != nil {
 		f.report(g, notSent, err)
 		return f.fails(h, next, clock.Now().Add(firstBackoff), fmt.Errorf("set the pending mark: %w", err))
@@ -272,6 +272,7 @@ func (f *flight) send(ctx context.Context, l *tokenstore.Locked, h, next *held, 
 	case !prior.Pending && recent(now, prior.At):
 		after = tokenstore.Mark{Generation: generation, At: prior.At}
 	}
+	after.NewIssuerAt = prior.NewIssuerAt
 	if forced {
 		f.forced.Store(&now)
 	}
@@ -312,9 +313,9 @@ func (f *flight) rejected(ctx context.Context, l *tokenstore.Locked, h, next *he
 		switch te.Code {
 		case "invalid_grant", "invalid_target":
 			if prior.Pending {
-				return f.ends(ctx, l, next, fmt.Errorf("%w: %w", ErrAnswerLost, err))
+				return f.ends(ctx, l, next, prior, fmt.Errorf("%w: %w", ErrAnswerLost, err))
 			}
-			return f.ends(ctx, l, next, loginRequired(err))
+			return f.ends(ctx, l, next, prior, loginRequired(err))
 		case "invalid_client":
 			if next.grant.Registration == "" {
 				err = &ClientError{ClientID: next.grant.ClientID, Err: err}
@@ -324,7 +325,7 @@ func (f *flight) rejected(ctx context.Context, l *tokenstore.Locked, h, next *he
 				err = fmt.Errorf("forget client %q, which the server no longer knows: %w", next.grant.ClientID, dropErr)
 				break
 			}
-			return f.ends(ctx, l, next, loginRequired(err))
+			return f.ends(ctx, l, next, prior, loginRequired(err))
 		}
 	}
 	mark.Generation, mark.Failures = sent.Generation, prior.Failures+1
@@ -340,7 +341,7 @@ func (f *flight) rejected(ctx context.Context, l *tokenstore.Locked, h, next *he
 // ends follows a refresh token that the server will never take again. It is
 // removed from the record, so that no other process sends it, and the access
 // token is used as long as it lives.
-func (f *flight) ends(ctx context.Context, l *tokenstore.Locked, h *held, cause error) (*Access, error) {
+func (f *flight) ends(ctx context.Context, l *tokenstore.Locked, h *held, prior tokenstore.Mark, cause error) (*Access, error) {
 	saving, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	g := *h.grant
@@ -349,7 +350,7 @@ func (f *flight) ends(ctx context.Context, l *tokenstore.Locked, h *held, cause 
 	if err != nil {
 		generation = h.generation() // others will ask in vain, no more
 	}
-	_ = setMark(ctx, l, tokenstore.Mark{})
+	_ = setMark(ctx, l, tokenstore.Mark{NewIssuerAt: prior.NewIssuerAt})
 	next, now := newHeld(generation, &g), clock.Now()
 	next.err = cause
 	f.held.Store(next.rest(now))
@@ -413,7 +414,9 @@ func (s *Source) saveAgain(ctx context.Context, l *tokenstore.Locked, h *held) (
 	if err != nil {
 		return nil, err
 	}
-	_ = setMark(ctx, l, tokenstore.Mark{}) // it is of a generation that is gone
+	if mark, err := l.Mark(ctx); err == nil {
+		_ = setMark(ctx, l, tokenstore.Mark{NewIssuerAt: mark.NewIssuerAt}) // the rest is of a generation that is gone
+	}
 	next := newHeld(generation, h.grant)
 	next.err, next.retryAt = h.err, h.retryAt
 	return next, nil

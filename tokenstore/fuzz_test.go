@@ -157,6 +157,7 @@ func FuzzDecodeMark(f *testing.F) {
 	f.Add([]byte(`{"pending":true,"generation":"G","at":"2026-01-02T03:04:05Z","tries":1}`))
 	f.Add([]byte(`{"generation":"G","not_before":"2026-01-02T03:04:05.6+09:00","failures":3}`))
 	f.Add([]byte(`{"at":"9999-12-31T23:59:59-09:00","tries":-1}`))
+	f.Add([]byte(`{"new_issuer_at":"2026-01-02T03:04:05+09:00"}`))
 	f.Add([]byte(`{"at":1}`))
 	f.Add([]byte(`{"Pending":true,"generation":"\ud800"}`))
 	f.Add([]byte(`null`))
@@ -164,7 +165,7 @@ func FuzzDecodeMark(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		m := decodeMark(data)
 		encoded := encodeMark(m)
-		if again := decodeMark(encoded); !again.At.Equal(m.At) || !again.NotBefore.Equal(m.NotBefore) ||
+		if again := decodeMark(encoded); !again.At.Equal(m.At) || !again.NewIssuerAt.Equal(m.NewIssuerAt) || !again.NotBefore.Equal(m.NotBefore) ||
 			again.Pending != m.Pending || again.Generation != m.Generation || again.Tries != m.Tries || again.Failures != m.Failures {
 			t.Fatalf("got %+v, want %+v", again, m)
 		}

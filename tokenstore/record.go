@@ -104,6 +104,7 @@ type Registration struct {
 
 // A Mark is written before a refresh token is sent and removed when the answer
 // is saved, so that a process that finds one knows that the token may be spent.
+// Besides it holds what processes have to remember together.
 type Mark struct {
 	// Pending says that a refresh token was sent and no answer was saved.
 	Pending    bool      `json:"pending,omitempty"`
@@ -115,6 +116,11 @@ type Mark struct {
 	NotBefore time.Time `json:"not_before,omitzero"`
 	// Failures counts failed flights since the last success.
 	Failures int `json:"failures,omitempty"`
+
+	// NewIssuerAt is when a sign-in that nobody asked for was last begun at
+	// another issuer than the grant's. It is of no generation: refreshes and
+	// sign-ins keep it, until somebody asks for a sign-in.
+	NewIssuerAt time.Time `json:"new_issuer_at,omitzero"`
 }
 
 // schema is the version of the stored form. A reader refuses a newer one.

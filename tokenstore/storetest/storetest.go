@@ -364,7 +364,7 @@ func testDamaged(t *testing.T, s tokenstore.Store) {
 
 func testMark(t *testing.T, s tokenstore.Store) {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
-	want := tokenstore.Mark{Pending: true, Generation: "G", At: at, Tries: 2, NotBefore: at.Add(time.Minute), Failures: 3}
+	want := tokenstore.Mark{Pending: true, Generation: "G", At: at, Tries: 2, NotBefore: at.Add(time.Minute), Failures: 3, NewIssuerAt: at.Add(time.Hour)}
 	step := func(name string, want tokenstore.Mark, f func(context.Context, *tokenstore.Locked) error) {
 		t.Helper()
 		if err := s.Update(t.Context(), key, f); err != nil {
