@@ -67,6 +67,10 @@ type Check struct {
 //
 // The rule for iss (MCP, "Authorization Response Validation"): a server that
 // promises it must send it; whoever sends it must send the issuer's very string.
+// A server that neither promises nor sends it is accepted, and nothing tells its
+// answers from another's: an attacker's server can send the user on to it, and
+// is then given its code (RFC 9700 §4.4, "mix-up"). Only its operator can mend
+// that.
 //
 // Errors: [ErrState], [*IssuerError], [*AuthorizationError], [ErrNoCode].
 func (c Check) Code(query url.Values) (Secret, error) {
