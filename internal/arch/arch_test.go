@@ -101,7 +101,7 @@ var rooms = map[string]room{
 	},
 	"tokenstore/storetest": {floor: 2, own: []string{"tokenstore", "internal/secret", "internal/clock", "internal/crashpoint"}},
 
-	"internal/oauthhttp":  {floor: 0, own: []string{"internal/clock", "internal/secret", "internal/text"}},
+	"internal/oauthhttp":  {floor: 0, own: []string{"internal/clock", "internal/secret", "internal/text"}, others: []string{"golang.org/x/net/idna"}},
 	"internal/text":       {floor: 0},
 	"internal/secret":     {floor: 0},
 	"internal/clock":      {floor: 0},
@@ -163,6 +163,7 @@ var reasons = map[string]string{
 	"github.com/pkg/browser":                 "opens the browser, without a shell, on every platform",
 	"github.com/spf13/cobra":                 "commands and flags",
 	"github.com/zalando/go-keyring":          "the keychain of every platform, without cgo",
+	"golang.org/x/net":                       "names of hosts in ASCII, exactly as net/http will make them, before a guard judges them",
 	"golang.org/x/oauth2":                    "PKCE, and the token type of the ecosystem",
 	"golang.org/x/sync":                      "singleflight: one refresh for all who wait",
 	"golang.org/x/sys":                       "what Windows calls a file that only its owner may read",

@@ -61,7 +61,7 @@ func GetJSON(ctx context.Context, hc *http.Client, rawURL string, into any) erro
 	}
 	req.Header.Set("Accept", "application/json")
 	c := *clientOr(hc)
-	c.CheckRedirect = checkRedirect
+	c.CheckRedirect = checkRedirect(&c)
 	resp, err := c.Do(req)
 	if err != nil {
 		return withoutURL(err)
@@ -171,17 +171,19 @@ func (s stay) RoundTrip(r *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-func checkRedirect(req *http.Request, via []*http.Request) error {
-	if len(via) > maxRedirects {
-		return fmt.Errorf("%w: more than %d", ErrRedirect, maxRedirects)
+func checkRedirect(hc *http.Client) func(*http.Request, []*http.Request) error {
+	return func(req *http.Request, via []*http.Request) error {
+		if len(via) > maxRedirects {
+			return fmt.Errorf("%w: more than %d", ErrRedirect, maxRedirects)
+		}
+		if via[len(via)-1].URL.Scheme == "https" && req.URL.Scheme != "https" {
+			return fmt.Errorf("%w: it leaves https", ErrRedirect)
+		}
+		if _, err := CheckNamed(req.Context(), hc, req.URL.String(), via[0].URL.String()); err != nil {
+			return fmt.Errorf("%w: %w", ErrRedirect, err)
+		}
+		return nil
 	}
-	if via[len(via)-1].URL.Scheme == "https" && req.URL.Scheme != "https" {
-		return fmt.Errorf("%w: it leaves https", ErrRedirect)
-	}
-	if _, err := CheckURL(req.URL.String(), via[0].URL.String()); err != nil {
-		return fmt.Errorf("%w: %w", ErrRedirect, err)
-	}
-	return nil
 }
 
 func clientOr(hc *http.Client) *http.Client {

@@ -1,14 +1,16 @@
 package oauthhttp
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/netip"
 	"net/url"
-	"strings"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -23,7 +25,9 @@ const (
 // a [Transport] for server, 30 s for a request and its answer, redirects as
 // [GetJSON] follows them.
 func NewClient(server string) *http.Client {
-	return &http.Client{Transport: NewTransport(server), Timeout: requestTimeout, CheckRedirect: checkRedirect}
+	hc := &http.Client{Transport: NewTransport(server), Timeout: requestTimeout}
+	hc.CheckRedirect = checkRedirect(hc)
+	return hc
 }
 
 // NewTransport returns what stands under [NewClient]: a [Transport] for the
@@ -36,20 +40,34 @@ var defaultClient = sync.OnceValue(func() *http.Client { return NewClient("") })
 
 // A Transport is an [http.RoundTripper] with TLS 1.2 or newer, the proxy of the
 // environment, HTTP/2, and a guard at the dial: the documents of a public
-// server may not lead us to private addresses. It looks at the resolved
-// address, so that a name that resolves to another one the second time gains
-// nothing. Through a proxy only addresses given as numbers can be looked at.
+// server may not lead us to private addresses (RFC 9728 §7.7).
+//
+// Every host has to pass [Host], and is asked for by that spelling. Then the
+// guard looks at the address that is about to be connected to, so that no
+// answer of a name server counts for more than the connection that comes of it.
+// The server's own host may be at any address, and may move: TLS proves its
+// name. Another host may be at a private address only if the server is in a
+// private network itself: by its spelling, or because its latest connection,
+// with the handshake of TLS done, went to a private address. If there was none
+// yet and all its addresses are private, one is made to find out. Without TLS a private address is allowed only to
+// a host that is called localhost, 127.x or ::1 and is at loopback, and only
+// where the server is called so too.
+//
+// Two things cannot be seen. Behind a proxy the addresses are the proxy's
+// business: hosts are judged by their spelling alone, and a server that is
+// reached through it counts as public unless it is spelled private. And a
+// network that translates IPv6 to its private IPv4 addresses under a prefix of
+// its own, which looks like any other, has to refuse that itself (RFC 6052
+// §5.1).
 //
 // It limits dial and handshake to 10 s each, and nothing else, since streams
 // pass through it: a limit for a whole request is the client's.
 //
 // The zero value is ready to use, and safe for concurrent use.
 type Transport struct {
-	// Server is the URL of the server that the user named. Its host may be
-	// anywhere. Other hosts must have public addresses, unless Server itself
-	// is loopback or private: then they may be anywhere too. With an empty
-	// Server all must be public, but hosts that are called localhost, 127.x
-	// or ::1 may be loopback.
+	// Server is the URL of the server that the user named. With an empty one
+	// all hosts must be public, but those that are called localhost, 127.x or
+	// ::1 may be loopback.
 	Server string
 
 	// For tests. Resolve is in place of the system's resolver, Dial, which
@@ -61,29 +79,41 @@ type Transport struct {
 
 	once   sync.Once
 	inner  *http.Transport
-	server string // host of Server
+	server *url.URL // Server; its host is as [Host] spells it, or ""
 
-	mu       sync.Mutex
-	intranet *bool // Server is not public; nil: not looked up
+	mu     sync.Mutex
+	latest netip.Addr // of the latest connection to the server; zero: there was none
 }
 
 // A PrivateAddressError is a host that a public server's document named and
 // that is at an address which is not public.
 type PrivateAddressError struct {
 	Host string
-	Addr netip.Addr
+	Addr netip.Addr // zero: the name is one of private networks, and was not looked up
 }
 
 func (e *PrivateAddressError) Error() string {
+	if !e.Addr.IsValid() {
+		return fmt.Sprintf("host %q is in a private network, and a public server may not send us there", e.Host)
+	}
 	return fmt.Sprintf("host %q is at %v, and a public server may not send us to a private address", e.Host, e.Addr)
 }
 
-type proxyKey struct{}
+// A route is what a dial has to know of the request that it is for.
+type route struct {
+	proxy *url.URL // nil: none
+	plain bool     // no TLS
+}
+
+type routeKey struct{}
 
 func (t *Transport) init() {
 	t.once.Do(func() {
+		t.server = &url.URL{}
 		if u, err := url.Parse(t.Server); err == nil {
-			t.server = hostKey(u.Hostname())
+			if u.Host, err = authority(u); err == nil {
+				t.server = u
+			}
 		}
 		config := t.TLS.Clone() // nil stays nil
 		if config == nil {
@@ -92,8 +122,8 @@ func (t *Transport) init() {
 		config.MinVersion = max(config.MinVersion, tls.VersionTLS12)
 		t.inner = &http.Transport{
 			Proxy: func(r *http.Request) (*url.URL, error) {
-				proxy, _ := r.Context().Value(proxyKey{}).(*url.URL)
-				return proxy, nil
+				route, _ := r.Context().Value(routeKey{}).(route)
+				return route.proxy, nil
 			},
 			DialContext:           t.dial,
 			TLSClientConfig:       config,
@@ -110,22 +140,42 @@ func (t *Transport) init() {
 // RoundTrip implements [http.RoundTripper].
 func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	t.init()
-	proxy, err := http.ProxyFromEnvironment(r)
-	if proxy != nil {
-		if addr, err := netip.ParseAddr(r.URL.Hostname()); err == nil {
-			if err := t.check(r.Context(), r.URL.Hostname(), addr); err != nil {
-				closeBody(r)
-				return nil, err
-			}
-		}
-		// The dial must know that it goes to the proxy.
-		r = r.WithContext(context.WithValue(r.Context(), proxyKey{}, proxy))
-	}
+	r, err := t.direct(r)
 	if err != nil {
 		closeBody(r)
-		return nil, &net.OpError{Op: "dial", Err: fmt.Errorf("proxy of the environment: %w", err)}
+		return nil, err
 	}
 	return t.inner.RoundTrip(r)
+}
+
+// direct returns r with its host as [Host] spells it and the way it takes. With
+// an error it returns r.
+func (t *Transport) direct(r *http.Request) (*http.Request, error) {
+	host, err := authority(r.URL)
+	if err != nil {
+		return r, &net.OpError{Op: "dial", Err: &URLError{URL: bare(r.URL), Reason: err.Error()}}
+	}
+	to, at := r.WithContext(r.Context()), *r.URL
+	to.URL, at.Host = &at, host
+	if r.Host == r.URL.Host {
+		to.Host = host
+	}
+	way := route{plain: r.URL.Scheme == "http"}
+	if way.proxy, err = http.ProxyFromEnvironment(to); err != nil {
+		return r, &net.OpError{Op: "dial", Err: fmt.Errorf("proxy of the environment: %w", err)}
+	}
+	name := to.URL.Hostname()
+	ctx := context.WithValue(r.Context(), routeKey{}, way)
+	switch {
+	case way.proxy != nil && isPrivate(name):
+		addr, _ := netip.ParseAddr(name)
+		if err := t.check(ctx, name, addr); err != nil {
+			return r, err
+		}
+	case way.proxy == nil && t.isServer(name):
+		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(c httptrace.GotConnInfo) { t.connected(c.Conn) }})
+	}
+	return to.WithContext(ctx), nil
 }
 
 // CloseIdleConnections is what [http.Client.CloseIdleConnections] calls.
@@ -146,7 +196,7 @@ func (t *Transport) dial(ctx context.Context, network, address string) (net.Conn
 	if dial == nil {
 		dial = d.DialContext
 	}
-	if ctx.Value(proxyKey{}) != nil {
+	if way, _ := ctx.Value(routeKey{}).(route); way.proxy != nil {
 		return dial(ctx, network, address)
 	}
 	host, port, err := net.SplitHostPort(address)
@@ -172,8 +222,9 @@ func (t *Transport) dial(ctx context.Context, network, address string) (net.Conn
 			continue
 		}
 		var conn net.Conn
-		if conn, err = dial(ctx, network, net.JoinHostPort(addr.String(), port)); err == nil {
-			return conn, nil
+		to := net.JoinHostPort(addr.String(), port)
+		if conn, err = dial(ctx, network, to); err == nil {
+			return dialed{conn, to}, nil
 		}
 	}
 	if err == nil {
@@ -192,38 +243,99 @@ func (t *Transport) lookup(ctx context.Context, host string) ([]netip.Addr, erro
 	return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 }
 
-// check refuses addr, at which host was found.
+// dialed is a connection of a Dial or Resolve that a test gave. It counts as one
+// to the address that was asked for.
+type dialed struct {
+	net.Conn
+	address string
+}
+
+func (d dialed) RemoteAddr() net.Addr {
+	to, _ := netip.ParseAddrPort(d.address)
+	return net.TCPAddrFromAddrPort(to)
+}
+
+// check refuses addr, at which host is. The zero address is a private one that
+// is not known.
 func (t *Transport) check(ctx context.Context, host string, addr netip.Addr) error {
+	way, _ := ctx.Value(routeKey{}).(route)
+	called := IsLoopback(host) && (addr.Unmap().IsLoopback() || !addr.IsValid())
 	switch {
-	case isPublic(addr),
-		t.server != "" && hostKey(host) == t.server,
-		t.server == "" && loopbackHost(host) && addr.Unmap().IsLoopback(),
-		t.server != "" && t.onIntranet(ctx):
+	case addr.IsValid() && isPublic(addr),
+		called && t.server.Host == "",
+		called && IsLoopback(t.server.Hostname()),
+		!way.plain && (t.isServer(host) || t.Intranet(ctx)):
 		return nil
 	}
 	return &PrivateAddressError{host, addr}
 }
 
-// onIntranet reports whether the server that the user named has no public
-// address. If that cannot be found out it counts as public.
-func (t *Transport) onIntranet(ctx context.Context) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.intranet == nil {
-		addrs, err := t.lookup(ctx, t.server)
-		if err != nil {
-			return false
-		}
-		private := len(addrs) > 0
-		for _, addr := range addrs {
-			private = private && !isPublic(addr)
-		}
-		t.intranet = &private
+// Intranet reports whether the server is in a private network.
+func (t *Transport) Intranet(ctx context.Context) bool {
+	t.init()
+	if host := t.server.Hostname(); host == "" || isPrivate(host) {
+		return host != ""
 	}
-	return *t.intranet
+	t.mu.Lock()
+	latest := t.latest
+	t.mu.Unlock()
+	if !latest.IsValid() {
+		latest = t.meet(ctx)
+	}
+	return latest.IsValid() && !isPublic(latest)
 }
 
-func hostKey(host string) string { return strings.ToLower(strings.TrimSuffix(host, ".")) }
+func (t *Transport) isServer(host string) bool {
+	return t.server.Host != "" && host == t.server.Hostname()
+}
+
+// connected remembers where the server is. It is told of connections whose
+// handshake is done: whoever answers for the server's name can have a name
+// server say that it is at anybody's address, and TLS alone proves otherwise.
+func (t *Transport) connected(conn net.Conn) {
+	to, ok := conn.RemoteAddr().(*net.TCPAddr)
+	if _, secure := conn.(*tls.Conn); !ok || !secure {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.latest = to.AddrPort().Addr()
+}
+
+// meet connects to the server, to find out whether it is at a private address,
+// and returns that. It returns the zero address where the server is or may be
+// at a public one, cannot be reached, or is behind a proxy.
+func (t *Transport) meet(ctx context.Context) netip.Addr {
+	proxy, err := http.ProxyFromEnvironment(&http.Request{URL: t.server})
+	if proxy != nil || err != nil || t.server.Scheme != "https" {
+		return netip.Addr{}
+	}
+	ctx, cancel := context.WithTimeout(context.WithValue(ctx, routeKey{}, route{}), dialTimeout)
+	defer cancel()
+	addrs, err := t.lookup(ctx, t.server.Hostname())
+	if err != nil || slices.ContainsFunc(addrs, isPublic) {
+		return netip.Addr{}
+	}
+	address := t.server.Host
+	if t.server.Port() == "" {
+		address += ":443"
+	}
+	conn, err := t.dial(ctx, "tcp", address)
+	if err != nil {
+		return netip.Addr{}
+	}
+	defer conn.Close()
+	config := t.inner.TLSClientConfig.Clone()
+	config.ServerName = cmp.Or(config.ServerName, t.server.Hostname())
+	secure := tls.Client(conn, config)
+	if secure.HandshakeContext(ctx) != nil {
+		return netip.Addr{}
+	}
+	t.connected(secure)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.latest
+}
 
 // What net/netip does not know to be out of the public Internet, from the IANA
 // special-purpose address registries. The documentation prefixes are left
@@ -233,6 +345,7 @@ var special = []netip.Prefix{
 	netip.MustParsePrefix("100.64.0.0/10"),    // carrier-grade NAT, RFC 6598
 	netip.MustParsePrefix("168.63.129.16/32"), // a cloud's metadata service
 	netip.MustParsePrefix("192.0.0.0/24"),     // protocol assignments
+	netip.MustParsePrefix("192.88.99.0/24"),   // relays of 6to4, whoever runs one; deprecated by RFC 7526
 	netip.MustParsePrefix("198.18.0.0/15"),    // benchmarks
 	netip.MustParsePrefix("240.0.0.0/4"),      // reserved, and broadcast
 	netip.MustParsePrefix("2001::/23"),        // protocol assignments, Teredo among them
@@ -249,7 +362,9 @@ var (
 func isPublic(addr netip.Addr) bool {
 	addr = addr.Unmap().WithZone("")
 	b := addr.As16()
-	switch {
+	switch isatap := b[8]&^2 == 0 && b[9] == 0 && b[10] == 0x5e && b[11] == 0xfe; { // RFC 5214 §6.1
+	case addr.Is6() && isatap && !isPublic(netip.AddrFrom4([4]byte(b[12:]))):
+		return false
 	case nat64.Contains(addr):
 		return isPublic(netip.AddrFrom4([4]byte(b[12:])))
 	case sixToFour.Contains(addr):
