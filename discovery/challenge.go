@@ -124,7 +124,7 @@ func Probe(ctx context.Context, hc *http.Client, server string) (c Challenge, ne
 	}
 	guarded := *hc
 	guarded.CheckRedirect = func(to *http.Request, via []*http.Request) error {
-		if origin(to.URL) != origin(u) || len(via) > 3 {
+		if oauthhttp.Origin(to.URL) != oauthhttp.Origin(u) || len(via) > 3 {
 			return fmt.Errorf("%w: too many, or to another origin", oauthhttp.ErrRedirect)
 		}
 		return nil

@@ -97,7 +97,7 @@ func Discover(ctx context.Context, r Request) (*Configuration, error) {
 		hc = oauthhttp.NewClient(r.Server)
 	}
 
-	c := &Configuration{Server: r.Server, Resource: canonical(server)}
+	c := &Configuration{Server: r.Server, Resource: oauthhttp.Canonical(server)}
 	if !r.NoResource || r.Issuer == "" {
 		c.ProtectedResource, c.ProtectedResourceURL, err = first(ctx, hc, r.Server, ResourceMetadata,
 			resourceURLs(server, r.Challenge.ResourceMetadata),
@@ -106,7 +106,7 @@ func Discover(ctx context.Context, r Request) (*Configuration, error) {
 					return incomplete("resource")
 				}
 				if !binds(server, at, doc.Resource) {
-					return &MismatchError{Document: at, Field: "resource", Want: canonical(server), Got: doc.Resource}
+					return &MismatchError{Document: at, Field: "resource", Want: oauthhttp.Canonical(server), Got: doc.Resource}
 				}
 				if len(doc.AuthorizationServers) == 0 && r.Issuer == "" {
 					return incomplete("authorization_servers")
@@ -138,7 +138,7 @@ func Discover(ctx context.Context, r Request) (*Configuration, error) {
 	var doc *serverDocument
 	if r.Issuer == "" {
 		may := ""
-		if u, err := url.Parse(announced[0]); err == nil && origin(u) == origin(server) {
+		if u, err := url.Parse(announced[0]); err == nil && oauthhttp.Origin(u) == oauthhttp.Origin(server) {
 			may = r.MayState
 		}
 		doc, c.AuthorizationServerURL, err = s.metadata(announced[0], announced[0], may)
@@ -173,9 +173,14 @@ type search struct {
 	server string // of the request
 }
 
+// checkURL checks an address that a document names.
+func (s search) checkURL(raw string) (*url.URL, error) {
+	return oauthhttp.CheckNamed(s.ctx, s.hc, raw, s.server)
+}
+
 // pinned returns the metadata of the issuer that a person named.
 func (s search) pinned(issuer string, announced []string) (*serverDocument, string, error) {
-	if _, err := checkIssuer(issuer, s.server); err != nil {
+	if _, err := s.checkIssuer(issuer); err != nil {
 		return nil, "", fmt.Errorf("discovery: issuer: %w", err)
 	}
 	var elsewhere error
@@ -196,7 +201,7 @@ func (s search) pinned(issuer string, announced []string) (*serverDocument, stri
 // metadata fetches what is published at the addresses of the issuer at. It has
 // to state own, or with all endpoints at that issuer, foreign. Either may be "".
 func (s search) metadata(at, own, foreign string) (*serverDocument, string, error) {
-	u, err := checkIssuer(at, s.server)
+	u, err := s.checkIssuer(at)
 	if err != nil {
 		return nil, "", &issuerError{err}
 	}
@@ -208,18 +213,18 @@ func (s search) metadata(at, own, foreign string) (*serverDocument, string, erro
 			if foreign == "" || doc.Issuer != foreign {
 				return &MismatchError{Document: at, Field: "issuer", Want: cmp.Or(own, foreign), Got: doc.Issuer}
 			}
-			if err := doc.isAt(foreign, at, s.server); err != nil {
+			if err := doc.isAt(s, foreign, at); err != nil {
 				return err
 			}
 		}
-		return doc.check(at, s.server)
+		return doc.check(s, at)
 	})
 }
 
 // checkIssuer is RFC 8414 §2: "a URL that uses the "https" scheme and has no
 // query or fragment components".
-func checkIssuer(issuer, server string) (*url.URL, error) {
-	u, err := oauthhttp.CheckURL(issuer, server)
+func (s search) checkIssuer(issuer string) (*url.URL, error) {
+	u, err := s.checkURL(issuer)
 	if err == nil && (u.RawQuery != "" || u.ForceQuery) {
 		err = errors.New("an issuer has no query")
 	}
@@ -227,7 +232,7 @@ func checkIssuer(issuer, server string) (*url.URL, error) {
 }
 
 // check looks at what a sign-in will use of the document.
-func (a *AuthorizationServer) check(at, server string) error {
+func (a *AuthorizationServer) check(s search, at string) error {
 	for _, e := range []struct {
 		name, url string
 		required  bool
@@ -243,7 +248,7 @@ func (a *AuthorizationServer) check(at, server string) error {
 			}
 			continue
 		}
-		if _, err := oauthhttp.CheckURL(e.url, server); err != nil {
+		if _, err := s.checkURL(e.url); err != nil {
 			return &URLError{Document: at, Field: e.name, Err: err}
 		}
 	}

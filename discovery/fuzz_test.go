@@ -397,7 +397,7 @@ func FuzzForeignEndpoint(f *testing.F) {
 			return
 		}
 		u, err := url.Parse(c.AuthorizationServer.TokenEndpoint)
-		if err != nil || u.Scheme != "https" || strings.TrimSuffix(strings.ToLower(u.Host), ":443") != "login.example.com" || u.User != nil {
+		if err != nil || u.Scheme != "https" || strings.TrimSuffix(strings.TrimSuffix(strings.ToLower(u.Host), ":443"), ".") != "login.example.com" || u.User != nil {
 			t.Fatalf("%q is at another origin", endpoint)
 		}
 		sent, read := u.EscapedPath(), u.EscapedPath()

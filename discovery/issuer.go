@@ -5,7 +5,6 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"unicode"
 
 	"github.com/astravue/mcp-client-go/internal/oauthhttp"
 )
@@ -33,8 +32,8 @@ func (d *serverDocument) UnmarshalJSON(data []byte) error {
 
 // isAt returns an error unless every endpoint of d, which was found at another
 // place, is at issuer.
-func (d *serverDocument) isAt(issuer, found, server string) error {
-	at, err := oauthhttp.CheckURL(issuer, server)
+func (d *serverDocument) isAt(s search, issuer, found string) error {
+	at, err := s.checkURL(issuer)
 	if err != nil {
 		return &issuerError{err}
 	}
@@ -49,7 +48,7 @@ func (d *serverDocument) isAt(issuer, found, server string) error {
 		if e.url == "" {
 			continue // as if it was not there
 		}
-		u, err := oauthhttp.CheckURL(e.url, server)
+		u, err := s.checkURL(e.url)
 		if err == nil && !below(at, u) {
 			err = ErrForeignEndpoint
 		}
@@ -77,39 +76,21 @@ func stated(member json.RawMessage) string {
 }
 
 // below reports whether u has the origin of issuer and lies below its path.
-// Paths are compared as they are sent, and one that not every server and
-// browser reads alike is below nothing.
+// Paths are compared as they are sent, and one that another parser could read
+// as a way out is below nothing ([oauthhttp.Below]). A path that stands for
+// many, as Entra's does, is not looked at.
 func below(issuer, u *url.URL) bool {
-	if origin(issuer) != origin(u) {
-		return false
+	base := strings.TrimSuffix(issuer.EscapedPath(), "/")
+	if base == "" || slices.ContainsFunc(strings.Split(base, "/"), isTemplate) {
+		return oauthhttp.Origin(issuer) == oauthhttp.Origin(u)
 	}
-	base := strings.Split(strings.TrimSuffix(issuer.EscapedPath(), "/"), "/")
-	if len(base) == 1 || slices.ContainsFunc(base, isTemplate) {
-		return true
-	}
-	path := strings.Split(u.EscapedPath(), "/")
-	return len(path) > len(base) && path[len(base)] != "" && slices.Equal(path[:len(base)], base) &&
-		!slices.ContainsFunc(path, ambiguous)
+	rest, ok := strings.CutPrefix(u.EscapedPath(), base+"/")
+	root := &url.URL{Scheme: issuer.Scheme, Host: issuer.Host}
+	return ok && rest != "" && rest[0] != '/' && oauthhttp.Below(u, root)
 }
 
 // isTemplate reports whether a segment stands for many, as {tenantid} does.
 func isTemplate(segment string) bool {
 	s, err := url.PathUnescape(segment)
 	return err == nil && len(s) > 2 && strings.HasPrefix(s, "{") && strings.HasSuffix(s, "}")
-}
-
-// ambiguous reports whether some take a segment of a path for a step up or for
-// several segments: dots, escaped or before the parameters of RFC 3986 §3.3;
-// a slash, backslash or percent sign that was escaped; what is none of these
-// until it is normalised.
-func ambiguous(segment string) bool {
-	s, err := url.PathUnescape(segment)
-	name, _, _ := strings.Cut(s, ";")
-	return err != nil || name != "" && strings.Trim(name, ". ") == "" ||
-		strings.ContainsFunc(s, func(r rune) bool {
-			if r > unicode.MaxASCII {
-				return !unicode.In(r, unicode.L, unicode.M, unicode.N)
-			}
-			return !unicode.IsPrint(r) || strings.ContainsRune(`/\%?#`, r)
-		})
 }

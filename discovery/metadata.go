@@ -44,24 +44,24 @@ const resourceWellKnown = "/.well-known/oauth-protected-resource"
 // resourceURLs lists where the metadata of server may be (RFC 9728 §3.1), the
 // challenge's address first.
 func resourceURLs(server *url.URL, challenge string) []string {
-	root := origin(server) + resourceWellKnown
+	root := oauthhttp.Origin(server) + resourceWellKnown
 	var urls []string
 	if u, err := url.Parse(challenge); err == nil && challenge != "" {
-		challenge = canonical(u) // to know it again below, and in binds
+		challenge = oauthhttp.Canonical(u) // to know it again below, and in binds
 	}
 	if challenge != "" {
 		urls = append(urls, challenge)
 	}
 	// "If the resource identifier value contains a path or query component,
 	// any terminating slash (/) following the host component MUST be removed".
-	urls = append(urls, root+strings.TrimPrefix(canonical(server), origin(server)), root)
+	urls = append(urls, root+strings.TrimPrefix(oauthhttp.Canonical(server), oauthhttp.Origin(server)), root)
 	return unique(urls)
 }
 
 // issuerURLs lists where the metadata of issuer may be: RFC 8414 §3.1, then
 // OpenID Connect Discovery §4 with the path inserted, then appended.
 func issuerURLs(issuer *url.URL) []string {
-	host := origin(issuer)
+	host := oauthhttp.Origin(issuer)
 	path := strings.TrimSuffix(issuer.EscapedPath(), "/")
 	return unique([]string{
 		host + "/.well-known/oauth-authorization-server" + path,
@@ -80,25 +80,6 @@ func unique(urls []string) []string {
 	return out
 }
 
-// canonical is the MCP specification's "Canonical Server URI": scheme and host
-// in lower case, no default port, no slash for an empty path (RFC 3986 §6.2.3).
-// A slash at the end of a path is part of its name.
-func canonical(u *url.URL) string {
-	c := *u
-	c.Host = strings.ToLower(c.Host)
-	if p := c.Port(); p == "" || c.Scheme == "https" && p == "443" || c.Scheme == "http" && p == "80" {
-		c.Host = strings.TrimSuffix(c.Host, ":"+p)
-	}
-	if c.Path == "/" {
-		c.Path, c.RawPath = "", ""
-	}
-	return c.String()
-}
-
-func origin(u *url.URL) string {
-	return canonical(&url.URL{Scheme: u.Scheme, Host: u.Host})
-}
-
 // binds reports whether a document found at docURL that states resource is
 // that of server.
 func binds(server *url.URL, docURL, resource string) bool {
@@ -106,8 +87,8 @@ func binds(server *url.URL, docURL, resource string) bool {
 	if err != nil || strings.Contains(resource, "#") { // RFC 8707 §2: no fragment
 		return false
 	}
-	stated := canonical(u)
-	return stated == canonical(server) || stated == origin(server) && docURL == origin(server)+resourceWellKnown
+	stated := oauthhttp.Canonical(u)
+	return stated == oauthhttp.Canonical(server) || stated == oauthhttp.Origin(server) && docURL == oauthhttp.Origin(server)+resourceWellKnown
 }
 
 // first fetches documents until one passes check. An incomplete one is passed
@@ -116,7 +97,7 @@ func first[T any](ctx context.Context, hc *http.Client, server, what string, url
 	none := &NotFoundError{What: what}
 	for _, at := range urls {
 		doc := new(T)
-		_, err := oauthhttp.CheckURL(at, server)
+		_, err := oauthhttp.CheckNamed(ctx, hc, at, server)
 		if err == nil {
 			err = oauthhttp.GetJSON(ctx, hc, at, doc)
 		}

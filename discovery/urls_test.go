@@ -6,6 +6,8 @@ import (
 	"os"
 	"slices"
 	"testing"
+
+	"github.com/astravue/mcp-client-go/internal/oauthhttp"
 )
 
 func TestURLVectors(t *testing.T) {
@@ -39,11 +41,11 @@ func TestURLVectors(t *testing.T) {
 		return u
 	}
 	for _, c := range v.Canonical {
-		got := canonical(parse(c.URL))
+		got := oauthhttp.Canonical(parse(c.URL))
 		if got != c.Is {
 			t.Errorf("canonical(%q) = %q, want %q", c.URL, got, c.Is)
 		}
-		if again := canonical(parse(got)); again != got {
+		if again := oauthhttp.Canonical(parse(got)); again != got {
 			t.Errorf("canonical(%q) = %q, want no change", got, again)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"golang.org/x/net/idna"
@@ -276,7 +277,7 @@ func Below(u, base *url.URL) bool {
 func leads(segment string) bool {
 	for {
 		name, _, _ := strings.Cut(segment, ";") // some servers take parameters off first
-		if name != "" && strings.Trim(name, ". \x00") == "" || strings.ContainsAny(segment, "/\\") || !utf8.ValidString(segment) {
+		if name != "" && strings.Trim(name, ". ") == "" || strings.ContainsAny(segment, "/\\") || strings.ContainsFunc(segment, foldable) {
 			return true
 		}
 		decoded, err := url.PathUnescape(segment)
@@ -285,4 +286,14 @@ func leads(segment string) bool {
 		}
 		segment = decoded
 	}
+}
+
+// foldable reports whether some read r as a dot, as a slash, or as the end:
+// a control character, what is not UTF-8, or a sign that compatibility
+// normalization (Unicode Standard Annex #15) may take for one of these.
+func foldable(r rune) bool {
+	if r < utf8.RuneSelf {
+		return r < ' ' || r == 0x7f
+	}
+	return r == utf8.RuneError || !unicode.In(r, unicode.L, unicode.M, unicode.N)
 }
