@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"slices"
 	"strconv"
@@ -192,7 +191,7 @@ func parseClient(body []byte, endpoint string, w wire, sent Secret) (*Client, er
 	}
 	// The token that goes there can delete the client.
 	if u, err := oauthhttp.CheckURL(managementURI, endpoint); err == nil && managementToken != "" {
-		if at, err := url.Parse(endpoint); err == nil && strings.EqualFold(u.Host, at.Host) {
+		if at, err := url.Parse(endpoint); err == nil && oauthhttp.Origin(u) == oauthhttp.Origin(at) {
 			c.ManagementURI, c.ManagementToken = managementURI, NewSecret(managementToken)
 		}
 	}
@@ -216,8 +215,7 @@ func applicationType(uris []string) string {
 		if err != nil || u.Scheme != "http" && u.Scheme != "https" {
 			continue
 		}
-		ip, err := netip.ParseAddr(u.Hostname())
-		if u.Hostname() != "localhost" && (err != nil || !ip.IsLoopback()) {
+		if host, err := oauthhttp.Host(u.Hostname()); err != nil || !oauthhttp.IsLoopback(host) {
 			return "web"
 		}
 	}
