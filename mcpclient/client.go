@@ -294,7 +294,7 @@ func (c *Client) Connect(ctx context.Context) (*mcp.ClientSession, error) {
 	conn := newConn(s)
 	session, err := mcp.NewClient(s.impl, &opts).Connect(ctx, &mcp.StreamableClientTransport{
 		Endpoint:   s.serverURL,
-		HTTPClient: &http.Client{Transport: conn, CheckRedirect: sameOrigin},
+		HTTPClient: &http.Client{Transport: conn, CheckRedirect: s.follow},
 		// Nobody listens to what the server has to say on its own.
 		DisableStandaloneSSE: s.mcp == nil,
 	}, nil)
@@ -306,7 +306,11 @@ func (c *Client) Connect(ctx context.Context) (*mcp.ClientSession, error) {
 
 // HTTPClient returns a client that puts the access token on requests to the
 // server's origin, and signs in, refreshes and steps up as [Client.Connect]
-// does. What the server answers last is returned untouched, a 401 included.
+// does. A redirect is followed if it leads to the server's address or below it,
+// or to the address that was asked for or below that; no other redirect gets
+// the token, whatever client the transport is put under. The path tells the
+// tenants of a host apart (RFC 9728 §1.2). What the server answers last is
+// returned untouched, a 401 and a redirect that is not followed included.
 // It is for a REST API, or under another MCP client: a JSON-RPC notification,
 // an event stream or the end of a session never starts a sign-in.
 func (c *Client) HTTPClient() *http.Client {
@@ -314,7 +318,7 @@ func (c *Client) HTTPClient() *http.Client {
 	if err != nil {
 		return &http.Client{Transport: failing{err}}
 	}
-	return &http.Client{Transport: &authorizer{state: s}, CheckRedirect: sameOrigin}
+	return &http.Client{Transport: &authorizer{state: s}, CheckRedirect: s.follow}
 }
 
 // Close waits for a refresh under way and ends one that waits for a person.
@@ -341,37 +345,24 @@ func (c *Client) Close() error {
 	return at(StepRefresh, err)
 }
 
-// canonicalServer checks and normalises the address that a user gave: scheme
-// and host in lower case, no default port, no lone slash, no fragment (RFC
-// 8707 §2).
+// canonicalServer checks the address that a user gave and returns its one
+// spelling ([oauthhttp.Canonical]).
 func canonicalServer(raw string) (*url.URL, error) {
 	u, err := oauthhttp.CheckURL(raw, "")
 	if err != nil {
 		return nil, err
 	}
-	u.Host = strings.TrimPrefix(origin(u), u.Scheme+"://")
-	if u.Path == "/" {
-		u.Path = ""
-	}
-	return u, nil
+	return url.Parse(oauthhttp.Canonical(u))
 }
 
-// origin returns the origin of u (RFC 6454 §6.2).
-func origin(u *url.URL) string {
-	scheme, host := strings.ToLower(u.Scheme), strings.ToLower(u.Host)
-	if port := u.Port(); port == "443" && scheme == "https" || port == "80" && scheme == "http" {
-		host = strings.TrimSuffix(host, ":"+port)
-	}
-	return scheme + "://" + host
-}
-
-// mostRedirects bounds redirects within the server's origin.
+// mostRedirects bounds redirects below the server's address.
 const mostRedirects = 5
 
-// sameOrigin keeps requests, whose bodies belong to one server, from being
-// redirected to another.
-func sameOrigin(req *http.Request, via []*http.Request) error {
-	if len(via) > mostRedirects || origin(req.URL) != origin(via[0].URL) {
+// follow keeps requests, whose bodies belong to one server, from being
+// redirected to another one, and to where the token may not go.
+func (s *state) follow(req *http.Request, via []*http.Request) error {
+	elsewhere := oauthhttp.Origin(req.URL) == oauthhttp.Origin(via[0].URL) && oauthhttp.Origin(req.URL) != oauthhttp.Origin(s.server)
+	if len(via) > mostRedirects || !elsewhere && !s.owns(req) {
 		return http.ErrUseLastResponse
 	}
 	return nil
@@ -387,6 +378,12 @@ func (a *agent) RoundTrip(req *http.Request) (*http.Response, error) {
 	req = req.Clone(req.Context())
 	req.Header.Set("User-Agent", a.name)
 	return a.base.RoundTrip(req)
+}
+
+// Intranet is what [oauthhttp.CheckNamed] asks.
+func (a *agent) Intranet(ctx context.Context) bool {
+	t, ok := a.base.(interface{ Intranet(context.Context) bool })
+	return ok && t.Intranet(ctx)
 }
 
 func (a *agent) CloseIdleConnections() {

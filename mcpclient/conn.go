@@ -84,7 +84,7 @@ func liveCall(c call) bool { return c.live }
 func never(call) bool { return false }
 
 func (c *conn) RoundTrip(req *http.Request) (*http.Response, error) {
-	if !c.owns(req.URL) {
+	if !c.owns(req) {
 		return c.rt.RoundTrip(req) // a redirect that the SDK's client did not follow by itself
 	}
 	switch req.Method {
@@ -101,8 +101,8 @@ func (c *conn) RoundTrip(req *http.Request) (*http.Response, error) {
 	return nil, err
 }
 
-// authorized follows redirects within the origin, which never reach the
-// SDK's http.Client: to the SDK they would be the end of the session.
+// authorized follows redirects at and below the server's address, which never
+// reach the SDK's http.Client: to the SDK they would be the end of the session.
 func (c *conn) authorized(req *http.Request, ask func(call) bool, latch *latch) (*http.Response, error) {
 	for n := 0; ; n++ {
 		resp, err := c.state.authorized(req, ask, latch)
@@ -110,7 +110,7 @@ func (c *conn) authorized(req *http.Request, ask func(call) bool, latch *latch) 
 			return resp, err
 		}
 		to, err := resp.Location()
-		if err != nil || !c.owns(to) || !repeatable(req) {
+		if err != nil || !oauthhttp.Below(to, c.server) || !repeatable(req) {
 			return resp, nil
 		}
 		drain(resp)

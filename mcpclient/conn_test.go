@@ -169,7 +169,7 @@ func TestAnEventThatIsTooLargeFailsItsCallOnly(t *testing.T) {
 	mustCall(t, session)
 }
 
-func TestRedirectsWithinTheOriginAreFollowed(t *testing.T) {
+func TestRedirectsBelowTheServersAddressAreFollowed(t *testing.T) {
 	s := newLegacyServer(t)
 	url := listen(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/mcp" { // as some frameworks do with the slash
@@ -196,6 +196,28 @@ func TestRedirectsWithinTheOriginAreFollowed(t *testing.T) {
 	var answer *mcpclient.AnswerError
 	if _, err := c.Connect(t.Context()); !errors.As(err, &answer) || answer.Status != http.StatusPermanentRedirect {
 		t.Errorf("Connect in a circle: %v", err)
+	}
+}
+
+func TestRedirectsOutOfTheServersPathAreAnswers(t *testing.T) {
+	for _, target := range []string{"/tenant", "/mcp2", "/mcp/../tenant", "/mcp/..%2ftenant", "/mcp/%2e%2e/tenant", "/mcp;a/../tenant"} {
+		for _, status := range []int{301, 302, 303, 307, 308} {
+			var reached atomic.Bool
+			url := listen(t, func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path != "/mcp" {
+					reached.Store(true)
+					return
+				}
+				w.Header().Set("Location", target)
+				w.WriteHeader(status)
+			})
+			c := &mcpclient.Client{Server: url + "/mcp", Store: &tokenstore.Memory{}, NonInteractive: true}
+			var answer *mcpclient.AnswerError
+			if _, err := c.Connect(t.Context()); !errors.As(err, &answer) || answer.Status != status || reached.Load() {
+				t.Errorf("%d to %s: %v, reached %v", status, target, err, reached.Load())
+			}
+			_ = c.Close()
+		}
 	}
 }
 

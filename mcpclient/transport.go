@@ -28,8 +28,8 @@ type authorizer struct{ state *state }
 
 func (a *authorizer) RoundTrip(req *http.Request) (*http.Response, error) {
 	s := a.state
-	if !s.owns(req.URL) || !s.owns(&url.URL{Scheme: req.URL.Scheme, Host: cmp.Or(req.Host, req.URL.Host)}) {
-		return s.rt.RoundTrip(req) // Host chooses among the servers at one address
+	if !s.owns(req) {
+		return s.rt.RoundTrip(req)
 	}
 	resp, err := s.authorized(req, func(c call) bool { return !c.mcp || c.live }, nil)
 	if resp != nil {
@@ -38,8 +38,21 @@ func (a *authorizer) RoundTrip(req *http.Request) (*http.Response, error) {
 	return nil, err
 }
 
-// owns reports whether u is at the server's origin, where alone its tokens go.
-func (s *state) owns(u *url.URL) bool { return origin(u) == origin(s.server) }
+// owns reports whether the server's token may go along with req: to the
+// server's origin alone, and where a redirect leads only if [oauthhttp.Below]
+// has it at the server's address or at the one that the caller asked for. A
+// Host header chooses among the servers at one address, and so counts too.
+func (s *state) owns(req *http.Request) bool {
+	if req.Host != "" && oauthhttp.Origin(&url.URL{Scheme: req.URL.Scheme, Host: req.Host}) != oauthhttp.Origin(s.server) {
+		return false
+	}
+	asked := req
+	for asked.Response != nil && asked.Response.Request != nil {
+		asked = asked.Response.Request
+	}
+	return oauthhttp.Origin(asked.URL) == oauthhttp.Origin(s.server) &&
+		(asked == req || oauthhttp.Below(req.URL, s.server) || oauthhttp.Below(req.URL, asked.URL))
+}
 
 const (
 	// mostSends bounds the answers that one request may draw: without a

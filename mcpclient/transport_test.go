@@ -2,11 +2,16 @@ package mcpclient_test
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
+	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,6 +21,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/astravue/mcp-client-go/authcode"
+	"github.com/astravue/mcp-client-go/discovery"
+	"github.com/astravue/mcp-client-go/internal/oauthhttp"
 	"github.com/astravue/mcp-client-go/internal/testenv"
 	"github.com/astravue/mcp-client-go/mcpclient"
 	"github.com/astravue/mcp-client-go/sandbox"
@@ -202,6 +209,7 @@ func TestTheServersOriginHasManySpellings(t *testing.T) {
 	for url, want := range map[string]string{
 		"https://api.example.com/v1/tasks":        "Bearer at",
 		"https://API.EXAMPLE.com:443/v1/tasks":    "Bearer at",
+		"https://api.example.com./v1/tasks":       "Bearer at",
 		"https://api.example.com:8443/v1/tasks":   "",
 		"https://api.example.com.evil.test/tasks": "",
 		"https://sub.api.example.com/tasks":       "",
@@ -216,6 +224,104 @@ func TestTheServersOriginHasManySpellings(t *testing.T) {
 		_ = resp.Body.Close()
 		if bearer != want {
 			t.Errorf("%s gets %q", url, bearer)
+		}
+	}
+}
+
+// TestAnIntranetMayNameItsOwnHosts: a server with an ordinary name, which a look
+// at the spelling takes for a public one, and its sign-in at a private address.
+func TestAnIntranetMayNameItsOwnHosts(t *testing.T) {
+	srv := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		switch r.URL.Path {
+		case "/.well-known/oauth-protected-resource/mcp":
+			fmt.Fprint(w, `{"resource":"https://mcp.corp.example/mcp","authorization_servers":["https://10.0.0.2/realms/x"]}`)
+		case "/.well-known/oauth-authorization-server/realms/x":
+			fmt.Fprint(w, `{"issuer":"https://10.0.0.2/realms/x","authorization_endpoint":"https://10.0.0.2/auth","token_endpoint":"https://10.0.0.2/token","code_challenge_methods_supported":["S256"]}`)
+		default:
+			w.WriteHeader(http.StatusUnauthorized)
+		}
+	}))
+	defer srv.Close()
+	roots := x509.NewCertPool()
+	roots.AddCert(srv.Certificate())
+	for at, ok := range map[string]bool{"10.0.0.1": true, "203.0.113.1": false} {
+		c := &mcpclient.Client{
+			Server: "https://mcp.corp.example/mcp", Store: &tokenstore.Memory{},
+			Registration: mcpclient.Registration{ClientID: "app", RedirectURL: "https://app.example/cb"},
+			Transport: &oauthhttp.Transport{
+				Server: "https://mcp.corp.example/mcp", TLS: &tls.Config{RootCAs: roots, ServerName: "example.com"},
+				Resolve: func(_ context.Context, host string) ([]netip.Addr, error) {
+					if host == "mcp.corp.example" {
+						host = at
+					}
+					return []netip.Addr{netip.MustParseAddr(host)}, nil
+				},
+				Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+					return new(net.Dialer).DialContext(ctx, network, srv.Listener.Addr().String())
+				},
+			},
+		}
+		address, _, err := c.BeginLogin(t.Context())
+		if (err == nil) != ok || ok != strings.HasPrefix(address, "https://10.0.0.2/auth?") || !ok && !errors.As(err, new(*discovery.URLError)) {
+			t.Errorf("at %s: %q, %v", at, address, err)
+		}
+		_ = c.Close()
+	}
+}
+
+// TestRedirectsCarryTheTokenNoFurther also has the transport under a client
+// that follows everything.
+func TestRedirectsCarryTheTokenNoFurther(t *testing.T) {
+	var target, bearer string
+	other := listen(t, func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, target, http.StatusTemporaryRedirect)
+	})
+	server := listen(t, func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/start") {
+			http.Redirect(w, r, target, http.StatusTemporaryRedirect)
+			return
+		}
+		bearer = r.Header.Get("Authorization")
+	})
+	store := &tokenstore.Memory{}
+	seed(t, store, tokenstore.GrantKey(server+"/mcp", ""), &tokenstore.Grant{
+		Server: server + "/mcp", Issuer: server, TokenEndpoint: server + "/token",
+		ClientID: "c", AuthMethod: "none", Resource: server + "/mcp", AccessToken: tokenstore.NewSecret("at"),
+	})
+	c := &mcpclient.Client{Server: server + "/mcp", Store: store, NonInteractive: true}
+	defer c.Close()
+	for _, test := range []struct {
+		asked, target string
+		carried       bool
+	}{
+		{server + "/mcp/start", server + "/mcp", true},
+		{server + "/mcp/start", server + "/mcp/", true},
+		{server + "/mcp/start", "x?y=z", true},
+		{server + "/mcp/start", "/tenant", false},
+		{server + "/mcp/start", "/mcp2", false},
+		{server + "/mcp/start", "/mcp/../tenant", false},
+		{server + "/mcp/start", "/mcp/%2e%2e/tenant", false},
+		{server + "/mcp/start", "//evil.invalid/mcp", false},
+		{server + "/v1/start", "/v1/start/", true},
+		{server + "/v1/start", "/mcp/x", true},
+		{server + "/v1/start", "/v1/other", false},
+		{server + "/v1/start", "/v2", false},
+		{other + "/mcp", server + "/mcp", false},
+		{other + "/mcp", server + "/tenant", false},
+	} {
+		target = test.target
+		for name, hc := range map[string]*http.Client{"its own": c.HTTPClient(), "another": {Transport: c.HTTPClient().Transport}} {
+			bearer = ""
+			resp, err := hc.Get(test.asked)
+			if err == nil {
+				_ = resp.Body.Close()
+			} else if name == "its own" {
+				t.Errorf("%s to %s: %v", test.asked, test.target, err)
+			}
+			if got := bearer != ""; got != test.carried {
+				t.Errorf("%s client, %s to %s: the token is carried: %v", name, test.asked, test.target, got)
+			}
 		}
 	}
 }
