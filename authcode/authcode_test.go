@@ -47,7 +47,11 @@ func TestRequestURL(t *testing.T) {
 		{"all", func(r *authcode.Request) {
 			r.Scopes, r.Resource, r.Prompt, r.LoginHint = []string{"a", "b"}, "https://API.example.com/mcp", "consent", "me@example.com"
 		}, "https://auth.example.com/auth?", with(url.Values{"scope": {"a b"}, "resource": {"https://API.example.com/mcp"}, "prompt": {"consent"}, "login_hint": {"me@example.com"}})},
-		{"standing query", func(r *authcode.Request) { r.Endpoint += "?tenant=%41&x" }, "https://auth.example.com/auth?tenant=%41&x&", with(url.Values{"tenant": {"A"}, "x": {""}})},
+		{"standing query", func(r *authcode.Request) { r.Endpoint += "?tenant=%41&x" }, "https://auth.example.com/auth?tenant=A&%78=&", with(url.Values{"tenant": {"A"}, "x": {""}})},
+		{"standing query of other characters", func(r *authcode.Request) { r.Endpoint += "?x=$(id)&y={a}|é+%7e" }, "https://auth.example.com/auth?x=%24%28id%29&%79=%7Ba%7D%7C%C3%A9+~&", with(url.Values{"x": {"$(id)"}, "y": {"{a}|é ~"}})},
+		{"standing parameter twice", func(r *authcode.Request) { r.Endpoint += "?&x=1&&x=2&" }, "https://auth.example.com/auth?x=1&%78=2&", with(url.Values{"x": {"1", "2"}})},
+		{"path of other characters", func(r *authcode.Request) { r.Endpoint += "/a'b$(c)/[é]/%2f~a" }, "https://auth.example.com/auth/a%27b%24%28c%29/%5B%C3%A9%5D/%2f~a?", least},
+		{"host of other spelling", func(r *authcode.Request) { r.Endpoint = "HTTPS://AUTH.Bücher.Example.:0443/auth" }, "https://auth.xn--bcher-kva.example/auth?", least},
 		{"empty standing query", func(r *authcode.Request) { r.Endpoint += "?" }, "https://auth.example.com/auth?", least},
 		{"web application", func(r *authcode.Request) { r.RedirectURI = "https://app.example.com/cb" }, "https://auth.example.com/auth?", with(url.Values{"redirect_uri": {"https://app.example.com/cb"}})},
 		{"loopback server", func(r *authcode.Request) { r.Endpoint = "http://127.0.0.1:1/auth" }, "http://127.0.0.1:1/auth?", least},
@@ -81,6 +85,9 @@ func TestRequestRefused(t *testing.T) {
 		"our name, not sent":   func(r *authcode.Request) { r.Endpoint += "?resource=x" },
 		"our name, encoded":    func(r *authcode.Request) { r.Endpoint += "?%73tate=x" },
 		"malformed query":      func(r *authcode.Request) { r.Endpoint += "?a;b" },
+		"malformed name":       func(r *authcode.Request) { r.Endpoint += "?a%z=b" },
+		"no name":              func(r *authcode.Request) { r.Endpoint += "?a=1&=b" },
+		"no host name":         func(r *authcode.Request) { r.Endpoint = "https://a'b/auth" },
 		"no client":            func(r *authcode.Request) { r.ClientID = "" },
 		"no state":             func(r *authcode.Request) { r.State = secret.Secret{} },
 		"no PKCE":              func(r *authcode.Request) { r.CodeChallenge = "" },
@@ -99,6 +106,29 @@ func TestRequestRefused(t *testing.T) {
 				t.Errorf("the error shows the state: %v", err)
 			}
 		})
+	}
+}
+
+func TestStandingParameterRefused(t *testing.T) {
+	for _, name := range []string{
+		"state", "scope", "prompt", "resource", "login_hint", "request", "request_uri", "response_mode",
+		"Request_URI", "re%71uest", "reque%C5%BFt", "request.uri", "request+uri", "request[uri", "+request", "request%00x", "response.mode[]", "%20response_mode",
+	} {
+		for _, query := range []string{"?" + name + "=x", "?a=1&" + name, "?a=1&" + name + "=x&b=2"} {
+			r := request()
+			r.Endpoint += query
+			var e *authcode.ParameterError
+			if _, err := r.URL(); !errors.As(err, &e) {
+				t.Errorf("%s: %v", query, err)
+			}
+		}
+	}
+	for _, name := range []string{"requested", "request_urn", "audience", "kc_idp_hint", "access_type", "p"} {
+		r := request()
+		r.Endpoint += "?" + name + "=x"
+		if _, err := r.URL(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

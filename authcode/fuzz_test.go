@@ -87,3 +87,74 @@ func FuzzCheck(f *testing.F) {
 		}
 	})
 }
+
+// FuzzRequestURL holds, for whatever a server states: the address is one of RFC
+// 3986 with nothing in it that a shell acts on but the & that separates
+// parameters, is read as the endpoint's scheme, host and path with the
+// endpoint's parameters and ours, and each word that follows an & is one of our
+// parameters or no name of a command.
+func FuzzRequestURL(f *testing.F) {
+	for _, s := range []string{
+		"https://auth.example.com/auth", "https://auth.example.com/auth?x=$(id)", "https://auth.example.com/auth?a=1&reboot", "https://auth.example.com/auth?a&=b",
+		"https://auth.example.com/a'b;c`d|e/%2F?q=\"'<>{}^\\&%zz", "http://127.0.0.1:80/a b?a=b%26c", "https://[2001:DB8::1]:443?x", "https://b\u00fccher.example./\u202e?\u0085=\u202e",
+		"https://auth.example.com/?Request_URI=x", "https://auth.example.com/~a/../!$&'()*+,;=:@?~=%7e%25&/:@!$'()*,",
+	} {
+		f.Add(s, "client", "a b", "https://api.example.com/mcp")
+	}
+	f.Add("https://auth.example.com/", "$(id)`id`", "openid;id\n|x", "https://h/&reboot #'")
+	f.Fuzz(func(t *testing.T, endpoint, clientID, scope, resource string) {
+		s, err := authcode.Request{
+			Endpoint: endpoint, ClientID: clientID, RedirectURI: "http://127.0.0.1:3142/callback", State: secret.New("STATE"),
+			CodeChallenge: "CHALLENGE", Scopes: []string{scope}, Resource: resource,
+		}.URL()
+		if err != nil {
+			return
+		}
+		given, _ := url.Parse(endpoint)
+		u, err := url.Parse(s)
+		if err != nil || u.Fragment != "" || u.User != nil {
+			t.Fatalf("%q: %v", s, err)
+		}
+		before, query, _ := strings.Cut(s, "?")
+		rest := strings.Map(func(r rune) rune {
+			if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-._~%", r) {
+				return -1
+			}
+			return r
+		}, s)
+		if i := strings.IndexFunc(rest, func(r rune) bool { return !strings.ContainsRune(":/@+,=[]?&", r) }); i >= 0 {
+			t.Errorf("%q of %q", rest[i:], s)
+		}
+		if strings.ContainsAny(before, "&") || strings.ContainsAny(query, ":/@,[]?") || strings.ContainsAny(u.EscapedPath(), "[]") {
+			t.Errorf("what belongs into another part: %q", s)
+		}
+		if u.Scheme != given.Scheme || u.Path != given.Path {
+			t.Errorf("%q is opened as %q", endpoint, s)
+		}
+		want, _ := url.ParseQuery(given.RawQuery)
+		got, err := url.ParseQuery(query)
+		if err != nil {
+			t.Errorf("%q: %v", query, err)
+		}
+		words := strings.Split(query, "&")
+		for i, word := range words {
+			name, _, ok := strings.Cut(word, "=")
+			ours := slices.Contains([]string{"client_id", "code_challenge", "code_challenge_method", "redirect_uri", "resource", "response_type", "scope", "state"}, name)
+			if !ok || !ours && i > 0 && name[0] != '%' {
+				t.Errorf("the word %q of %q", word, s)
+			}
+			if ours {
+				if len(got[name]) != 1 {
+					t.Errorf("%s comes %d times in %q", name, len(got[name]), s)
+				}
+				delete(got, name)
+			}
+		}
+		if fmt.Sprint(got) != fmt.Sprint(want) {
+			t.Errorf("parameters %q, want %q", got, want)
+		}
+		if got := u.Query(); got.Get("client_id") != clientID || got.Get("scope") != scope || got.Get("resource") != resource || got.Get("state") != "STATE" {
+			t.Errorf("ours are %q", got)
+		}
+	})
+}
