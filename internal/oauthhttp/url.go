@@ -76,8 +76,7 @@ func CheckURL(raw, peer string) (*url.URL, error) {
 	case peer != "" && isPrivate(host) && !isPrivate(near):
 		return nil, &URLError{bare(u), "it is in a private network, and the server that names it is not", true}
 	}
-	u.RawPath = Escape(cmp.Or(u.RawPath, u.EscapedPath()), subDelims+":@/")
-	u.RawQuery = Escape(u.RawQuery, subDelims+":@/?")
+	escape(u)
 	return u, nil
 }
 
@@ -99,7 +98,12 @@ func bare(u *url.URL) string {
 	return clean((&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String())
 }
 
-const subDelims = "!$&'()*+,;=" // RFC 3986 §2.2
+// escape percent-encodes what must not stand in path and query as it is.
+func escape(u *url.URL) {
+	const subDelims = "!$&'()*+,;=" // RFC 3986 §2.2
+	u.RawPath = Escape(cmp.Or(u.RawPath, u.EscapedPath()), subDelims+":@/")
+	u.RawQuery = Escape(u.RawQuery, subDelims+":@/?")
+}
 
 // Escape percent-encodes every byte of s that is not unreserved (RFC 3986
 // §2.3), not in keep, and not part of a percent-encoding.
@@ -125,14 +129,14 @@ func isHex(c byte) bool { return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' ||
 
 // Canonical is the MCP specification's "Canonical Server URI": scheme and host
 // in lower case, the host as [Host] spells it, no default port, no slash for an
-// empty path (RFC 3986 §6.2.3). A slash at the end of a path is part of its
-// name. What is wrong with a host stays in it.
+// empty path (RFC 3986 §6.2.3), and what [CheckURL] percent-encodes. A slash at
+// the end of a path is part of its name. What is wrong with a host stays in it.
 func Canonical(u *url.URL) string {
 	c := *u
 	if host, err := authority(u); err == nil {
 		c.Host = host
 	}
-	if c.Path == "/" {
+	if escape(&c); c.Path == "/" {
 		c.Path, c.RawPath = "", ""
 	}
 	return c.String()
