@@ -147,6 +147,7 @@ func (a *app) explain(err error) (code string, status int, hint string) {
 		missing   *discovery.NotFoundError
 		mismatch  *discovery.MismatchError
 		address   *discovery.URLError
+		parameter *authcode.ParameterError
 		token     *mcpclient.TokenRefusedError
 		forbidden *mcpclient.ForbiddenError
 		answer    *mcpclient.AnswerError
@@ -198,7 +199,7 @@ func (a *app) explain(err error) (code string, status int, hint string) {
 		return "no_pkce", exitFailure, "Signing in there would not be safe. Its administrator has to switch on PKCE with S256."
 	case errors.Is(err, discovery.ErrForeignEndpoint):
 		return "unsafe_address", exitFailure, "Nothing was sent there. Only what is published at the issuer's own address may name another one; ask its operator."
-	case errors.As(err, &address):
+	case errors.As(err, &address), errors.As(err, &parameter):
 		return "unsafe_address", exitFailure, "Nothing was sent there. Tell the server's administrator."
 	case errors.Is(err, mcpclient.ErrNoSignIn):
 		return "no_sign_in", exitFailure, "Check the address. If it is right, use it without signing in: " + a.line("tools")
