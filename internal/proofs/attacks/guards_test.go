@@ -210,6 +210,24 @@ func guardsRows() (rows []attack) {
 		},
 	})
 
+	// The same with the resolver and the sockets of the system, in a network that has all the addresses.
+	for _, r := range []struct{ id, does, steps string }{
+		{"rebinding", "answers for its own name with a private address once it has been asked, and names a private host then", server + " move=10.9.9.9 https://intra.example/api/delete-all"},
+		{"rebinding-connect", "has its own name asked for while that is at a private host, which takes the connection", server + " move=10.9.9.9 " + server + " https://intra.example/api/delete-all"},
+		{"rebinding-first", "is at a private address from the beginning, by its name server's word", "move=10.9.9.9 https://intra.example/api/delete-all"},
+		{"mixed", "answers with a private and a public address", "move=10.9.9.9,203.0.113.1 " + server + " https://intra.example/api/delete-all"},
+		{"number", "names a private host by its number", server + " https://10.0.0.5/api/delete-all"},
+		{"name", "names a private host by its name", server + " https://intra.example/api/delete-all"},
+	} {
+		rows = append(rows, attack{
+			id: "guard-network-" + r.id, who: who, gains: gains, does: r.does + ", with the resolver and the sockets of the system",
+			play: func(t *testing.T) (bool, string) {
+				outcome := guardInANetwork(t, r.steps)
+				return outcome != "refused, as a private address, with 0 requests to private hosts", outcome
+			},
+		})
+	}
+
 	// Behind a proxy, which looks names up by itself, only the spelling can be judged.
 	for _, r := range []struct{ id, host, what string }{
 		{"decimal", "2852039166", "by one decimal number"},

@@ -8,7 +8,9 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/binary"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"io"
 	"log"
@@ -20,12 +22,14 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/astravue/mcp-client-go/internal/oauthhttp"
+	"github.com/astravue/mcp-client-go/internal/testenv"
 )
 
 // A guardNet is an Internet of a test's own: names, which an attacker answers for as it likes; the
@@ -267,4 +271,118 @@ func guardProxied(t *testing.T, address string) (outcome string, asked []string)
 	}
 	outcome, _, _ = strings.Cut(outcome, "\n")
 	return outcome, asked
+}
+
+const guardSteps = "ATTACKS_GUARD_STEPS"
+
+// TestGuardInANetwork is the process of [guardInANetwork]: it is alone in a network of its own,
+// with public and private addresses, and the name server of that is the attacker's.
+func TestGuardInANetwork(t *testing.T) {
+	steps := os.Getenv(guardSteps)
+	if steps == "" {
+		return // there is nothing to do in any other process
+	}
+	g := newGuardNet(t, "10.0.0.5")
+	g.lookups(t)
+	for address, which := range map[string]string{"203.0.113.1": "public", "10.0.0.5": "private", "10.9.9.9": "private"} {
+		ln, err := net.Listen("tcp", address+":443")
+		if err != nil {
+			t.Fatal(err)
+		}
+		srv := &http.Server{Handler: g.servers[which].Config.Handler, TLSConfig: g.servers[which].TLS.Clone(), ErrorLog: log.New(io.Discard, "", 0)}
+		go func() { _ = srv.ServeTLS(ln, "", "") }()
+		t.Cleanup(func() { _ = srv.Close() })
+	}
+	roots := filepath.Join(t.TempDir(), "roots.pem")
+	if err := os.WriteFile(roots, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: guardCA().cert.Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("SSL_CERT_FILE", roots)
+	hc := oauthhttp.NewClient("https://server.example/mcp")
+	var err error
+	moved := false
+	for step := range strings.FieldsSeq(steps) {
+		if to, ok := strings.CutPrefix(step, "move="); ok {
+			moved = true
+			g.move("server.example", strings.Split(to, ",")...)
+			hc.CloseIdleConnections()
+			continue
+		}
+		err = oauthhttp.GetJSON(t.Context(), hc, step, &struct{}{})
+		if err != nil && !moved && step == "https://server.example/mcp" {
+			t.Fatal(err)
+		}
+	}
+	fmt.Printf("outcome: %s, with %d requests to private hosts\n", openedOutcome(err), g.count("private"))
+}
+
+// lookups serves the names of g to the resolver of the system (RFC 1035 §4).
+func (g *guardNet) lookups(t *testing.T) {
+	conn, err := net.ListenPacket("udp", "127.0.0.1:53")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	go func() {
+		buf := make([]byte, 1500)
+		for {
+			n, from, err := conn.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			var labels []string
+			i := 12
+			for ; i < n && buf[i] != 0; i += 1 + int(buf[i]) {
+				labels = append(labels, string(buf[i+1:i+1+int(buf[i])]))
+			}
+			question := buf[12 : i+5]
+			wanted := binary.BigEndian.Uint16(buf[i+1:])
+			var records []byte
+			count := 0
+			g.mu.Lock()
+			for _, a := range g.names[strings.ToLower(strings.Join(labels, "."))] {
+				addr := netip.MustParseAddr(a)
+				if kind := map[bool]uint16{true: 1, false: 28}[addr.Is4()]; kind == wanted {
+					records = append(records, 0xc0, 12)
+					records = binary.BigEndian.AppendUint16(records, kind)
+					records = append(records, 0, 1, 0, 0, 0, 0, 0, byte(len(addr.AsSlice())))
+					records = append(records, addr.AsSlice()...)
+					count++
+				}
+			}
+			g.mu.Unlock()
+			answer := append([]byte{buf[0], buf[1], 0x81, 0x80, 0, 1, 0, byte(count), 0, 0, 0, 0}, question...)
+			_, _ = conn.WriteTo(append(answer, records...), from)
+		}
+	}()
+}
+
+// guardInANetwork has a process in a network of its own take the steps: addresses to ask for, and
+// move=ADDRESS,… of server.example. It returns what became of the last one.
+func guardInANetwork(t *testing.T, steps string) string {
+	t.Helper()
+	testenv.Need(t, "network namespaces", exec.Command("unshare", "-rnm", "ip", "link", "set", "lo", "up").Run() == nil, "unshare or ip cannot make a network")
+	resolv := filepath.Join(t.TempDir(), "resolv.conf")
+	if err := os.WriteFile(resolv, []byte("nameserver 127.0.0.1\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), "unshare", "-rnm", "sh", "-ec",
+		`mount --bind "$1" /etc/resolv.conf; ip link set lo up; for a in 203.0.113.1 10.0.0.5 10.9.9.9; do ip addr add $a/32 dev lo; done; shift; exec "$@"`,
+		"sh", resolv, os.Args[0], "-test.run=^TestGuardInANetwork$", "-test.v")
+	for _, e := range os.Environ() {
+		if name, _, _ := strings.Cut(strings.ToUpper(e), "="); name != "HTTP_PROXY" && name != "HTTPS_PROXY" {
+			cmd.Env = append(cmd.Env, e)
+		}
+	}
+	cmd.Env = append(cmd.Env, guardSteps+"="+steps)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	_, outcome, ok := strings.Cut(string(out), "outcome: ")
+	if !ok {
+		t.Fatalf("no outcome:\n%s", out)
+	}
+	outcome, _, _ = strings.Cut(outcome, "\n")
+	return outcome
 }
