@@ -239,9 +239,11 @@ var embeddedAttacks = slices.Concat([]attack{
 			defer stop()
 			mu.Lock()
 			defer mu.Unlock()
+			//lint:ignore SA1019 a hostile server asks for what is deprecated too
 			if r, err := req.Session.ListRoots(ctx, nil); err == nil && len(r.Roots) > 0 {
 				got = append(got, "roots")
 			}
+			//lint:ignore SA1019 likewise
 			if _, err := req.Session.CreateMessage(ctx, &mcp.CreateMessageParams{MaxTokens: 1}); err == nil {
 				got = append(got, "sampling")
 			}
