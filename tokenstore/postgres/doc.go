@@ -47,6 +47,23 @@
 // second everywhere, then first everywhere, call [Store.Reseal], and take the
 // old key away. A record is sealed anew at each save in any case.
 //
+// Who may write to the table cannot read a token or make one up, and can put an
+// older state back: a row of before a refresh, whose refresh token the
+// authorization server takes for stolen and ends the session for, or one of
+// before a sign-out. No seal tells, since nothing outside the table says what
+// is newest. Who deletes rows signs people out; without the row of the key that
+// names the others, every call is [tokenstore.ErrCorrupt].
+//
+// # Other roles
+//
+// Any role of the database sees in pg_locks which advisory locks are held, and
+// may hold one itself: callers then wait until LockTimeout and get a
+// [tokenstore.LockTimeoutError]. The table is looked for along the search_path
+// by every statement, so that nobody but its owner may be allowed to make
+// tables in the schemas up to its own; PostgreSQL 14 lets everybody make some
+// in public. [Migrate] refuses a table that is another role's, and cannot refuse
+// one that is made later.
+//
 // The package does not make keys or keep them, deletes what nobody uses any
 // more only when [Store.DeleteIdle] is called, and does not hide from the
 // database who is active when.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"errors"
 	"flag"
@@ -230,6 +231,131 @@ func TestMigrateBySeveralAtOnce(t *testing.T) {
 			if got := number(t, s, tokenstore.Key(fmt.Sprint(i))); got != i {
 				t.Errorf("key %d has record %d", i, got)
 			}
+		}
+	}
+}
+
+// login makes a role and returns how it connects.
+func login(t testing.TB, root *pgx.Conn, dsn, role string) string {
+	t.Helper()
+	name := role + "_" + strings.ToLower(rand.Text())
+	if _, err := root.Exec(t.Context(), "create role "+name+" login"); err != nil {
+		t.Fatal(err)
+	}
+	u, err := url.Parse(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.User = url.User(name)
+	return u.String()
+}
+
+func roleOf(dsn string) string {
+	u, _ := url.Parse(dsn)
+	return u.User.Username()
+}
+
+// run runs statements, in which APP and OTHER are roles.
+func run(t testing.TB, c *pgx.Conn, sql, app, other string) {
+	t.Helper()
+	sql = strings.NewReplacer("APP", roleOf(app), "OTHER", roleOf(other)).Replace(sql)
+	if _, err := c.Exec(t.Context(), sql); err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+}
+
+func TestMigrateLooksWhoseTheTableIs(t *testing.T) {
+	const rights = "; grant select, insert, update, delete on astravue_mcp_tokens to APP"
+	for name, c := range map[string]struct {
+		root, owner, app string // what each runs before
+		ok               bool
+	}{
+		"its own":                       {"grant create on schema public to APP", "", postgres.Schema, true},
+		"the superuser's":               {postgres.Schema + rights, "", "", true},
+		"the schema's owner's":          {"create schema s authorization OTHER; grant usage on schema s to APP; alter role APP set search_path = s; alter role OTHER set search_path = s", postgres.Schema + rights, "", true},
+		"the database's owner's":        {"do $$ begin execute format('alter database %I owner to OTHER', current_database()); end $$; grant create on schema public to OTHER", postgres.Schema + rights, "", true},
+		"another role's":                {"grant create on schema public to OTHER, APP", postgres.Schema + rights, "", false},
+		"another's that one is in":      {"grant create on schema public to OTHER; grant OTHER to APP", postgres.Schema + rights, "", false},
+		"another role's view":           {"grant create on schema public to OTHER, APP", "create view astravue_mcp_tokens as select 1" + rights, "", false},
+		"a view of the superuser's":     {"create view astravue_mcp_tokens as select 1", "", "", false},
+		"with another role's trigger":   {"grant create on schema public to OTHER; " + postgres.Schema + "; grant all on astravue_mcp_tokens to OTHER" + rights, "create function f() returns trigger language plpgsql as 'begin return new; end'; create trigger t before insert on astravue_mcp_tokens for each row execute function f()", "", false},
+		"with a trigger of the owner's": {postgres.Schema + rights + "; create function f() returns trigger language plpgsql as 'begin return new; end'; create trigger t before insert on astravue_mcp_tokens for each row execute function f()", "", "", true},
+		"pg_catalog last":               {"grant create on schema public to APP; alter role APP set search_path = public, pg_catalog", "", "", false},
+		"pg_catalog first":              {"grant create on schema public to APP; alter role APP set search_path = pg_catalog, public", "", "", false}, // nothing can be made there
+		"none, and it may make one":     {"grant create on schema public to APP", "", "", true},
+		"none, and it may not":          {"", "", "", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dsn := testenv.Postgres(t)
+			root := admin(t, dsn)
+			app, other := login(t, root, dsn, "app"), login(t, root, dsn, "other")
+			if c.root != "" {
+				run(t, root, c.root, app, other)
+			}
+			if c.owner != "" {
+				run(t, admin(t, other), c.owner, app, other)
+			}
+			if c.app != "" {
+				run(t, admin(t, app), c.app, app, other)
+			}
+			pool := newPool(t, app, 2)
+			err := postgres.Migrate(t.Context(), pool)
+			if (err == nil) != c.ok || err != nil && !errors.Is(err, tokenstore.ErrUnavailable) {
+				t.Fatalf("Migrate: %v", err)
+			}
+			if c.ok {
+				mustSave(t, &postgres.Store{Pool: pool, Keys: []tokenstore.Secret{sealingKey(0)}}, grantKey, 1)
+			}
+		})
+	}
+}
+
+func TestNameKeyGone(t *testing.T) {
+	dsn := testenv.Postgres(t)
+	running := open(t, dsn, 2)
+	mustSave(t, running, grantKey, 1)
+	root := admin(t, dsn)
+	if n := query[int](t, root, "with gone as (delete from astravue_mcp_tokens where entry = 2 returning 1) select count(*) from gone"); n[0] != 1 {
+		t.Fatalf("%d name keys", n[0])
+	}
+	fresh := open(t, dsn, 2)
+	if _, err := fresh.Get(t.Context(), grantKey); !errors.Is(err, tokenstore.ErrCorrupt) {
+		t.Errorf("Get: %v", err)
+	}
+	if err := save(t.Context(), fresh, grantKey, 2); !errors.Is(err, tokenstore.ErrCorrupt) {
+		t.Errorf("save: %v", err)
+	}
+	if _, err := fresh.Reseal(t.Context()); !errors.Is(err, tokenstore.ErrCorrupt) {
+		t.Errorf("Reseal: %v", err)
+	}
+	if n := number(t, running, grantKey); n != 1 {
+		t.Errorf("the process that runs reads %d", n)
+	}
+	if n := query[int](t, root, "select count(*) from astravue_mcp_tokens where entry = 2"); n[0] != 0 {
+		t.Error("another name key was made")
+	}
+	run(t, root, "delete from astravue_mcp_tokens", "", "")
+	mustSave(t, fresh, grantKey, 3) // of an empty table all is new
+}
+
+func TestFirstStartsAtOnce(t *testing.T) {
+	dsn := testenv.Postgres(t)
+	var stores []*postgres.Store
+	for range 8 {
+		stores = append(stores, open(t, dsn, 2))
+	}
+	var wg sync.WaitGroup
+	for n, s := range stores {
+		wg.Go(func() {
+			if err := save(t.Context(), s, tokenstore.GrantKey("https://api.example.com/mcp", fmt.Sprint(n)), n); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	for n := range stores {
+		if got := number(t, stores[0], tokenstore.GrantKey("https://api.example.com/mcp", fmt.Sprint(n))); got != n {
+			t.Errorf("%d is read as %d", n, got)
 		}
 	}
 }

@@ -94,8 +94,12 @@ func (s *Store) nameOf(ctx context.Context, r ring, key tokenstore.Key) ([]byte,
 	return mac.Sum(nil), nil
 }
 
+// errNoNameKey is of a table whose entries have no names any more: to take it
+// for an empty one would have everybody sign in again beside what is there.
+var errNoNameKey = fmt.Errorf("%w: the table has entries, and not the key that names them", tokenstore.ErrCorrupt)
+
 func readNameKey(ctx context.Context, c *pgx.Conn, r ring) ([]byte, error) {
-	for {
+	for used := false; ; {
 		var sealed []byte
 		err := c.QueryRow(ctx, selectSealed, nameKeyRow, entryNameKey).Scan(&sealed)
 		if err == nil {
@@ -107,6 +111,15 @@ func readNameKey(ctx context.Context, c *pgx.Conn, r ring) ([]byte, error) {
 		}
 		if !errors.Is(err, pgx.ErrNoRows) {
 			return nil, err
+		}
+		if used {
+			return nil, errNoNameKey
+		}
+		if err := c.QueryRow(ctx, selectAny).Scan(&used); err != nil {
+			return nil, err
+		}
+		if used {
+			continue // another replica's first entries come after its key
 		}
 		fresh := make([]byte, KeySize)
 		_, _ = rand.Read(fresh) // never fails
@@ -132,7 +145,8 @@ func newVersion() int64 {
 // Reseal seals anew, with the first key, all that an older one has sealed, and
 // returns how much that was. It takes no locks, may run beside everything else
 // and may be repeated. What none of the keys opens stays as it is, and the
-// error, which wraps [tokenstore.ErrCorrupt], counts it.
+// error, which wraps [tokenstore.ErrCorrupt], counts it. It wraps that, too, if
+// the key that names the entries has gone.
 func (s *Store) Reseal(ctx context.Context) (resealed int, err error) {
 	r, err := newRing(s.Keys)
 	if err != nil {
@@ -144,7 +158,7 @@ func (s *Store) Reseal(ctx context.Context) (resealed int, err error) {
 		Version int64
 		Sealed  []byte
 	}
-	damaged := 0
+	damaged, named, all := 0, false, 0
 	for after := (row{Name: []byte{}, Entry: -1}); ; {
 		var rows []row
 		err := s.do(ctx, "seal anew", func(ctx context.Context, c *pgx.Conn) error {
@@ -157,6 +171,8 @@ func (s *Store) Reseal(ctx context.Context) (resealed int, err error) {
 			}
 			for i := range rows {
 				after = rows[i]
+				all++
+				named = named || after.Entry == entryNameKey && len(after.Name) == 0
 				data, key, err := r.open(after.Name, after.Entry, after.Sealed)
 				if err != nil {
 					damaged++
@@ -178,6 +194,8 @@ func (s *Store) Reseal(ctx context.Context) (resealed int, err error) {
 			return resealed, err
 		case len(rows) == 0 && damaged > 0:
 			return resealed, fmt.Errorf("%w: none of the keys opens %d entries", tokenstore.ErrCorrupt, damaged)
+		case len(rows) == 0 && all > 0 && !named:
+			return resealed, errNoNameKey
 		case len(rows) == 0:
 			return resealed, nil
 		}
