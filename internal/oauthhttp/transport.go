@@ -133,6 +133,8 @@ func (t *Transport) init() {
 			MaxIdleConnsPerHost:   100, // there are two hosts, and a web application shares one of these
 			IdleConnTimeout:       90 * time.Second,
 			ExpectContinueTimeout: time.Second,
+			// 10 MiB otherwise, which take seconds to read.
+			MaxResponseHeaderBytes: 256 << 10,
 		}
 	})
 }
