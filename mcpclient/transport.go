@@ -448,10 +448,17 @@ func clockAhead(h http.Header) time.Duration {
 	return 0
 }
 
+// union returns a and what of b is not in it. It looks once at each: a challenge may name
+// a hundred thousand.
 func union(a, b []string) []string {
 	u := slices.Clone(a)
+	known := make(map[string]bool, len(a))
+	for _, s := range a {
+		known[s] = true
+	}
 	for _, s := range b {
-		if !slices.Contains(u, s) {
+		if !known[s] {
+			known[s] = true
 			u = append(u, s)
 		}
 	}
