@@ -110,6 +110,15 @@ type Client struct {
 	// SignInTimeout bounds the wait for a person. 0: 5 minutes.
 	SignInTimeout time.Duration
 
+	// MaxAnswer bounds each message of the server, in bytes and in what takes
+	// long to decode: 64 levels, of which each byte may have 16 above it on the
+	// average of so many bytes; one value for each 16 bytes of them, and one
+	// item of a list for each 512. The pages of a list may be four times that
+	// together, and 1000. What is more is an [ErrTooLarge] of the call, and
+	// dropped if it was not called for. It is for Connect, not for HTTPClient.
+	// 0: 8 MiB, which take less than a second to decode.
+	MaxAnswer int
+
 	// Transport is under every request. nil: that of [NewTransport], of the
 	// Client's own. Many clients of one server, as a web application has
 	// them, had better share one.
@@ -165,6 +174,7 @@ type state struct {
 	openBrowser     func(context.Context, string) error
 	requestTimeout  time.Duration
 	signInTimeout   time.Duration
+	maxAnswer       int
 	rt              http.RoundTripper // User-Agent over Transport
 	ownTransport    bool
 	oauth           *http.Client
@@ -210,6 +220,7 @@ func (c *Client) newState() (*state, error) {
 		openBrowser:    c.OpenBrowser,
 		requestTimeout: cmp.Or(c.RequestTimeout, defaultRequestTimeout),
 		signInTimeout:  cmp.Or(c.SignInTimeout, defaultSignInTimeout),
+		maxAnswer:      cmp.Or(c.MaxAnswer, defaultMaxAnswer),
 		log:            c.Logger,
 	}
 	server, err := canonicalServer(cmp.Or(c.Server, DefaultServer))
@@ -279,7 +290,8 @@ func (s *state) accepts(g *tokenstore.Grant) bool {
 // in first if it has to and may. ctx bounds Connect and not the session. The
 // caller closes the session; calls on it refresh tokens and, unless
 // NonInteractive, sign in again where only that helps. A call waits for its
-// answer for as long as its own ctx lasts, since a tool may take its time.
+// answer for as long as its own ctx lasts, since a tool may take its time, and
+// reads for as long what the server sends besides.
 //
 // Errors wrap [ErrLoginRequired], or are a [*StepError] about what failed.
 func (c *Client) Connect(ctx context.Context) (*mcp.ClientSession, error) {
@@ -297,6 +309,7 @@ func (c *Client) Connect(ctx context.Context) (*mcp.ClientSession, error) {
 		HTTPClient: &http.Client{Transport: conn, CheckRedirect: s.follow},
 		// Nobody listens to what the server has to say on its own.
 		DisableStandaloneSSE: s.mcp == nil,
+		MaxEventSize:         -1, // conn bounds them
 	}, nil)
 	if err := conn.connected(err); err != nil {
 		return nil, err

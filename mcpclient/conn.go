@@ -24,10 +24,6 @@ const (
 	sessionHeader     = "Mcp-Session-Id"
 	versionHeader     = "Mcp-Protocol-Version"
 	lastEventIDHeader = "Last-Event-Id"
-
-	// mostAnswer bounds an answer that is one JSON document, like one that is
-	// an event.
-	mostAnswer = mcp.DefaultMaxEventSize
 )
 
 // conn is the transport under one session of the SDK. Whatever the server and
@@ -51,6 +47,8 @@ type conn struct {
 
 	tools     map[string]bool    // operation → whether the server says that it may be repeated
 	suspended map[string]*stream // by the event at which the SDK will resume it
+	lists     map[string]pages   // by method
+	owed      map[jsonrpc.ID]int // requests of the server's without an answer yet, with their bytes
 }
 
 // A message is a POST that can be made again.
@@ -148,6 +146,9 @@ func (c *conn) post(req *http.Request) (*http.Response, error) {
 			Header: http.Header{}, Body: http.NoBody, Request: req,
 		}, nil
 	}
+	if asked.method == "" && asked.id.IsValid() {
+		defer c.settle(asked.id)
+	}
 	if asked.method == "initialize" || asked.method == "notifications/initialized" {
 		c.keep(req, asked.method)
 	}
@@ -184,6 +185,38 @@ func (c *conn) post(req *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
+const (
+	elicit = "elicitation/create"
+
+	// mostOwed bounds the requests of the server's that wait for an answer at a time. For each
+	// the SDK keeps a goroutine, which may wait for a person, and then a connection.
+	mostOwed = 100
+)
+
+// owe takes a request of the server's, and reports whether the SDK may have it.
+func (c *conn) owe(id jsonrpc.ID, bytes int) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	all := bytes
+	for _, n := range c.owed {
+		all += n
+	}
+	if _, twice := c.owed[id]; twice || len(c.owed) == mostOwed || len(c.owed) > 0 && all > mostAnswers*c.maxAnswer {
+		return false
+	}
+	if c.owed == nil {
+		c.owed = make(map[jsonrpc.ID]int)
+	}
+	c.owed[id] = bytes
+	return true
+}
+
+func (c *conn) settle(id jsonrpc.ID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.owed, id)
+}
+
 // moot reports whether the server is not to hear that the call with id is
 // cancelled. It may not if the call was never with it, or is initialize (MCP
 // 2025-11-25, "Cancellation"); and the SDK's Connect waits for its notices,
@@ -212,7 +245,7 @@ func (c *conn) ask(req *http.Request, asked call, ask func(call) bool) (*http.Re
 		resp, err := c.authorized(r, ask, c.latch)
 		fe := new(ForbiddenError)
 		switch forbidden := errors.As(err, &fe) && !errors.Is(err, ErrLoginRequired); {
-		case forbidden && rpcError(resp) != nil:
+		case forbidden && c.rpcError(resp) != nil:
 			return resp, nil
 		case forbidden && asked.method == "server/discover":
 			c.mu.Lock()
@@ -243,22 +276,27 @@ func refused(resp *http.Response, err error) error {
 	return at(StepConnect, err)
 }
 
-// rpcError returns the JSON-RPC error in the body of resp, which can be read
-// again, or nil.
-func rpcError(resp *http.Response) error {
-	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
-	resp.Body = struct {
-		io.Reader
-		io.Closer
-	}{io.MultiReader(bytes.NewReader(body), resp.Body), resp.Body}
-	if err != nil {
+// mostRefusal bounds a refusal, in bytes.
+const mostRefusal = 1 << 20
+
+// rpcError returns the JSON-RPC error that is the body of resp, which can be
+// read again, or nil. The SDK reads all there is.
+func (c *conn) rpcError(resp *http.Response) error {
+	body, err := io.ReadAll(io.LimitReader(resp.Body, mostRefusal+1))
+	_ = resp.Body.Close()
+	resp.Body = http.NoBody
+	if err != nil || len(body) > mostRefusal {
+		return nil
+	}
+	if _, err := c.bounded(body); err != nil {
 		return nil
 	}
 	msg, err := jsonrpc.DecodeMessage(body)
 	if err != nil {
 		return nil
 	}
-	if r, ok := msg.(*jsonrpc.Response); ok {
+	if r, ok := msg.(*jsonrpc.Response); ok && r.Error != nil {
+		resp.Body = io.NopCloser(bytes.NewReader(body))
 		return r.Error
 	}
 	return nil
@@ -283,7 +321,7 @@ func (c *conn) answer(req *http.Request, asked call, resp *http.Response) (*http
 	wrong := &AnswerError{Status: resp.StatusCode, ContentType: mediaType, RetryAfter: oauthhttp.RetryAfter(resp.Header)}
 	switch {
 	case resp.StatusCode < 200 || resp.StatusCode > 299:
-		rpc := rpcError(resp)
+		rpc := c.rpcError(resp)
 		if rpc != nil && resp.StatusCode < 500 && resp.StatusCode != http.StatusTooManyRequests {
 			// The SDK wants to see it, to find another protocol version for
 			// one: it looks for no code in an error of its transport.
@@ -298,30 +336,41 @@ func (c *conn) answer(req *http.Request, asked call, resp *http.Response) (*http
 		resp.Body = (&stream{conn: c, req: req, asked: asked}).body(resp.Body)
 		return resp, nil
 	case mediaType == "application/json":
-		body, err := io.ReadAll(io.LimitReader(resp.Body, mostAnswer+1))
+		body, err := io.ReadAll(io.LimitReader(resp.Body, int64(c.maxAnswer)+1))
 		_ = resp.Body.Close()
-		switch {
-		case err != nil:
+		if err != nil {
 			wrong.Err = fmt.Errorf("%w: read answer: %w", ErrNoAnswer, err)
-		case len(body) > mostAnswer:
-			wrong.Err = fmt.Errorf("answer is larger than %d MiB", mostAnswer>>20)
-		default:
-			var r *jsonrpc.Response
-			if r, wrong.Err = answers(body, asked.id); wrong.Err == nil {
-				c.learn(asked, r)
-				if asked.id != asked.given {
-					if body, err = asked.response(r); err != nil {
-						return nil, err
-					}
-				}
-				resp.Body = io.NopCloser(bytes.NewReader(body))
-				return resp, nil
-			}
+			return nil, wrong
 		}
-		return nil, wrong
+		if body, wrong.Err = c.whole(body, asked); wrong.Err != nil {
+			return nil, wrong
+		}
+		resp.Body = io.NopCloser(bytes.NewReader(body))
+		return resp, nil
 	}
 	drain(resp)
 	return nil, wrong
+}
+
+// whole returns what the SDK gets for body, the answer to what was asked.
+func (c *conn) whole(body []byte, asked call) ([]byte, error) {
+	w, err := c.bounded(body)
+	if err != nil {
+		return nil, err
+	}
+	r, err := answers(body, asked.id)
+	if err != nil {
+		return nil, err
+	}
+	page, err := c.paged(asked, r, w)
+	if err != nil {
+		return nil, err
+	}
+	c.learn(asked, page)
+	if page == r && asked.id == asked.given {
+		return body, nil
+	}
+	return asked.response(page)
 }
 
 // answers returns body if it is the response to the request with id: the SDK
@@ -342,8 +391,10 @@ func answers(body []byte, id jsonrpc.ID) (*jsonrpc.Response, error) {
 	return nil, errors.New("answer is the response to another request")
 }
 
-func (c *conn) droppedEvent() {
-	c.log.Warn("the server sent an event that is no JSON-RPC message", "step", StepConnect.String())
+var errNoMessage = errors.New("it is no JSON-RPC message")
+
+func (c *conn) droppedEvent(why error) {
+	c.log.Warn("the server sent an event that is of no use", "step", StepConnect.String(), "why", why)
 }
 
 // keep remembers the handshake.
@@ -415,7 +466,7 @@ func (c *conn) handshake(ctx context.Context, m *message, asked call) (id, versi
 	resp, err := c.replay(ctx, m, "", asked, func(resp *http.Response) error {
 		var data []byte
 		if mediaType, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); mediaType == "text/event-stream" {
-			events := newEventReader(resp.Body, c.droppedEvent)
+			events := c.newEventReader(resp.Body)
 			for data == nil {
 				e, err := events.next()
 				if err != nil {
@@ -425,7 +476,10 @@ func (c *conn) handshake(ctx context.Context, m *message, asked call) (id, versi
 					data = eventData(e.raw)
 				}
 			}
-		} else if data, err = io.ReadAll(io.LimitReader(resp.Body, 1<<20)); err != nil {
+		} else if data, err = io.ReadAll(io.LimitReader(resp.Body, int64(c.maxAnswer)+1)); err != nil {
+			return err
+		}
+		if _, err := c.bounded(data); err != nil {
 			return err
 		}
 		msg, err := jsonrpc.DecodeMessage(data)
@@ -547,7 +601,7 @@ func (c *conn) feed(ctx context.Context, req *http.Request, w io.Writer) error {
 		r, id := c.inSession(req.Clone(ctx))
 		if !first && id != session {
 			if resuming {
-				return c.lose(answers, w) // the answer went with the session
+				return c.lose(answers, w, io.EOF) // the answer went with the session
 			}
 			last = ""
 			r.Header.Del(lastEventIDHeader)
@@ -558,6 +612,7 @@ func (c *conn) feed(ctx context.Context, req *http.Request, w io.Writer) error {
 		}
 		resp, err := c.authorized(r, never, nil)
 		wait = 0
+		var why error
 		var progress, silent bool
 		switch {
 		case err != nil:
@@ -567,13 +622,16 @@ func (c *conn) feed(ctx context.Context, req *http.Request, w io.Writer) error {
 			}
 		case isEvents(resp):
 			streamed = id
-			for upstream := newEventReader(resp.Body, c.droppedEvent); ; {
+			for upstream := c.newEventReader(resp.Body); ; {
 				e, err := upstream.next()
-				if err != nil {
+				if why = err; err != nil {
 					break
 				}
 				progress = true
 				answers.see(&e)
+				if len(e.raw) == 0 {
+					continue
+				}
 				last = cmp.Or(e.id, last)
 				if e.retry > 0 {
 					retry = min(e.retry, backoffMax)
@@ -598,9 +656,15 @@ func (c *conn) feed(ctx context.Context, req *http.Request, w io.Writer) error {
 		if failures++; progress {
 			failures = 0
 		}
+		if errors.Is(why, ErrTooLarge) {
+			if resuming {
+				return c.lose(answers, w, why)
+			}
+			last = "" // or it would come again
+		}
 		switch {
 		case resuming && (silent || failures >= resumeTries || wait > backoffMax):
-			return c.lose(answers, w)
+			return c.lose(answers, w, io.EOF)
 		case silent:
 			// For as long as this session lasts: a POST may begin another one.
 			for live := id; live == id; _, live = c.inSession(req) {
@@ -617,9 +681,9 @@ func (c *conn) feed(ctx context.Context, req *http.Request, w io.Writer) error {
 }
 
 // lose ends the stream of a call that cannot be had any more.
-func (c *conn) lose(s *stream, w io.Writer) error {
+func (c *conn) lose(s *stream, w io.Writer, why error) error {
 	if s.asked.wanted {
-		rest := s.instead(io.EOF)
+		rest := s.instead(why)
 		defer rest.Close()
 		if _, err := io.Copy(w, rest); err != nil {
 			return err

@@ -155,15 +155,15 @@ func TestAnEventThatIsTooLargeFailsItsCallOnly(t *testing.T) {
 	s := newLegacyServer(t)
 	var small atomic.Bool
 	s.call = func(w http.ResponseWriter, r *http.Request, id json.RawMessage) {
-		pad := 17 << 20
+		pad := 9 << 20
 		if small.Load() {
-			pad = 15 << 20
+			pad = 7 << 20
 		}
 		events(w, "data: "+strings.Repeat(" ", pad)+toolResult(id)+"\n\n")
 	}
 	session := s.connect(t)
-	if callTool(t.Context(), session) == nil {
-		t.Error("17 MiB are taken")
+	if err := callTool(t.Context(), session); !errors.Is(err, mcpclient.ErrTooLarge) {
+		t.Errorf("of 9 MiB: %v", err)
 	}
 	small.Store(true)
 	mustCall(t, session)

@@ -44,6 +44,11 @@ var (
 	// should use, though no server has answered.
 	ErrNoAnswer error = &jsonrpc.Error{Code: -33001, Message: "the connection ended before the answer came, and the server may have carried out the call"}
 
+	// ErrTooLarge is wrapped by the error of a call whose answer is more than
+	// [Client.MaxAnswer] allows. The server has carried it out, so it is not
+	// repeated. The session goes on. It goes through the SDK as ErrNoAnswer does.
+	ErrTooLarge error = &jsonrpc.Error{Code: -33002, Message: "the server's answer is too large"}
+
 	// ErrClosed is returned after [Client.Close].
 	ErrClosed = errors.New("mcpclient: client is closed")
 )

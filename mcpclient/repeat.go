@@ -66,14 +66,22 @@ func (c *conn) learn(asked call, list *jsonrpc.Response) {
 	}
 }
 
-// heard looks at a message on its way to the SDK.
-func (c *conn) heard(msg jsonrpc.Message) {
-	if r, ok := msg.(*jsonrpc.Request); ok && r.Method == "notifications/tools/list_changed" {
+// heard looks at an event on its way to the SDK, and takes its message out if
+// the SDK may not have it.
+func (c *conn) heard(e *event) {
+	switch r, ok := e.msg.(*jsonrpc.Request); {
+	case !ok:
+	case r.IsCall() && !c.owe(r.ID, len(e.raw)):
+		c.droppedEvent(errOwed)
+		*e, _ = only(e.id)
+	case r.Method == "notifications/tools/list_changed":
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.tools = nil
 	}
 }
+
+var errOwed = errors.New("more requests of the server's wait for an answer than may")
 
 // repeat makes a call again that was lost, for as long as that is safe. A
 // repetition has an ID of its own, since the server may still be at work on the
@@ -172,13 +180,14 @@ type stream struct {
 func (s *stream) body(body io.ReadCloser) io.ReadCloser {
 	s.begun = time.Now()
 	return &eventBody{
-		events: newEventReader(body, s.droppedEvent),
+		events: s.newEventReader(body),
 		body:   body,
 		seen:   s.see,
 		ended: func(err error) io.ReadCloser {
 			switch {
 			case s.answered || s.req.Context().Err() != nil:
 				return nil
+			case errors.Is(err, ErrTooLarge):
 			case s.last != "" && s.asked.method != listen:
 				s.suspend(s)
 				return nil
@@ -191,7 +200,7 @@ func (s *stream) body(body io.ReadCloser) io.ReadCloser {
 // see looks at an event on its way to the SDK.
 func (s *stream) see(e *event) {
 	s.last = cmp.Or(e.id, s.last)
-	s.heard(e.msg)
+	s.heard(e)
 	if s.asked.method == listen && time.Since(s.begun) > backoffMax { // not one that is acknowledged and ended
 		s.asked.repeats = 0
 	}
@@ -200,15 +209,22 @@ func (s *stream) see(e *event) {
 		return
 	}
 	s.answered = true
-	s.learn(s.asked, r)
-	if s.asked.id != s.asked.given {
-		e.raw = s.event(r)
+	page, err := s.paged(s.asked, r, e.weight)
+	if err != nil {
+		page = &jsonrpc.Response{ID: r.ID, Error: wireError(err, ErrTooLarge)}
+	}
+	s.learn(s.asked, page)
+	if page != r || s.asked.id != s.asked.given {
+		e.raw = s.event(page)
 	}
 }
 
 // instead returns what comes for the rest of a stream that ended, for that
 // reason, before the answer.
 func (s *stream) instead(why error) io.ReadCloser {
+	if errors.Is(why, ErrTooLarge) && s.asked.method != listen { // and would be again
+		return io.NopCloser(bytes.NewReader(s.event(&jsonrpc.Response{Error: wireError(why, ErrTooLarge)})))
+	}
 	lost := ErrNoAnswer
 	if !errors.Is(why, io.EOF) {
 		lost = fmt.Errorf("%w: %w", ErrNoAnswer, why)
@@ -220,7 +236,7 @@ func (s *stream) instead(why error) io.ReadCloser {
 	r := &jsonrpc.Response{}
 	if err == nil {
 		var body []byte
-		body, err = io.ReadAll(io.LimitReader(resp.Body, mostAnswer))
+		body, err = io.ReadAll(resp.Body)
 		_ = resp.Body.Close()
 		if err == nil {
 			var msg jsonrpc.Message
@@ -230,14 +246,29 @@ func (s *stream) instead(why error) io.ReadCloser {
 		}
 	}
 	if err != nil {
-		r.Error = &jsonrpc.Error{Code: ErrNoAnswer.(*jsonrpc.Error).Code, Message: err.Error()}
+		kind := ErrNoAnswer
+		if errors.Is(err, ErrTooLarge) {
+			kind = ErrTooLarge
+		}
+		r.Error = wireError(err, kind)
 	}
 	return io.NopCloser(bytes.NewReader(s.event(r)))
 }
 
+// wireError is err as it goes through the SDK, as one of that kind.
+func wireError(err, kind error) error {
+	return &jsonrpc.Error{Code: kind.(*jsonrpc.Error).Code, Message: err.Error()}
+}
+
 // event returns r as an event for the SDK.
 func (s *stream) event(r *jsonrpc.Response) []byte {
-	data, err := s.asked.response(r)
+	mine := *r
+	mine.ID = s.asked.given
+	return encodeEvent(&mine)
+}
+
+func encodeEvent(r *jsonrpc.Response) []byte {
+	data, err := jsonrpc.EncodeMessage(r)
 	if err != nil {
 		return nil // r was decoded from what is encoded here
 	}

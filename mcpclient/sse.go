@@ -9,10 +9,7 @@ import (
 	"time"
 
 	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
-	"github.com/modelcontextprotocol/go-sdk/mcp"
 )
-
-var errEventTooLarge = errors.New("event is too large")
 
 // An event is one server-sent event (HTML standard §9.2), whole.
 type event struct {
@@ -21,19 +18,23 @@ type event struct {
 	retry    time.Duration   // 0 if it has none
 	msg      jsonrpc.Message // its data; nil if it has none
 	response bool            // msg is a response
+	weight   weight          // of its data
 }
 
 // An eventReader reads whole events. What the SDK could only answer by ending
 // the session is dropped: an event that is no JSON-RPC message, a line that is
-// no field.
+// no field. So is what is more than the SDK may be given, and for a response that
+// is, there comes one that says so.
 type eventReader struct {
 	r       *bufio.Reader
-	dropped func() // called for each event that is no message
+	most    int // bytes of an event
+	bounded func([]byte) (weight, error)
+	dropped func(why error) // called for each event that is dropped for its data
 	err     error
 }
 
-func newEventReader(r io.Reader, dropped func()) *eventReader {
-	return &eventReader{r: bufio.NewReader(r), dropped: dropped}
+func (c *conn) newEventReader(r io.Reader) *eventReader {
+	return &eventReader{r: bufio.NewReader(r), most: c.maxAnswer, bounded: c.bounded, dropped: c.droppedEvent}
 }
 
 // next returns the next event. Comments and empty events are passed over.
@@ -53,7 +54,7 @@ func (r *eventReader) read() (e event, ok bool) {
 	var data []byte
 	var name string
 	for {
-		line, err := r.line(mcp.DefaultMaxEventSize - len("\n\n") - len(e.raw))
+		line, err := r.line(r.most - len(e.raw))
 		if err != nil {
 			r.err = err
 		}
@@ -92,16 +93,37 @@ func (r *eventReader) read() (e event, ok bool) {
 	if len(data) == 0 || name != "" && name != "message" {
 		return e, r.err == nil
 	}
-	msg, err := jsonrpc.DecodeMessage(data)
-	if err != nil {
+	var err error
+	if e.weight, err = r.bounded(data); err != nil {
+		resp, known := excess(data, err)
+		switch {
+		case !known && r.err == nil:
+			r.err = err // it may be what the stream is there for
+			return event{}, false
+		case resp == nil:
+			r.dropped(err)
+			return only(e.id)
+		}
+		e.msg, e.response = resp, true
+		e.raw = encodeEvent(resp)
+		return e, true
+	}
+	if e.msg, err = jsonrpc.DecodeMessage(data); err != nil {
 		if r.err == nil {
-			r.dropped()
+			r.dropped(errNoMessage)
 		}
 		return event{}, false
 	}
-	e.msg = msg
-	_, e.response = msg.(*jsonrpc.Response)
+	_, e.response = e.msg.(*jsonrpc.Response)
 	return e, true
+}
+
+// only returns the event that says no more than how far the stream is, or that there is none.
+func only(id string) (event, bool) {
+	if id == "" {
+		return event{}, false
+	}
+	return event{raw: []byte("id: " + id + "\n\n"), id: id}, true
 }
 
 // line reads a line of at most limit bytes, without its end. It may be the
@@ -111,7 +133,7 @@ func (r *eventReader) line(limit int) ([]byte, error) {
 	for {
 		part, err := r.r.ReadSlice('\n')
 		if line = append(line, part...); len(line) > limit {
-			return nil, errEventTooLarge
+			return nil, tooLarge("it has more than %d bytes", r.most)
 		}
 		if !errors.Is(err, bufio.ErrBufferFull) {
 			return bytes.TrimRight(line, "\r\n"), err
@@ -133,7 +155,7 @@ func (b *eventBody) Read(p []byte) (int, error) {
 	if b.more != nil {
 		return b.more.Read(p)
 	}
-	if len(b.rest) == 0 {
+	for len(b.rest) == 0 { // an event may have been taken out
 		e, err := b.events.next()
 		if err != nil {
 			if b.ended != nil {

@@ -4,12 +4,19 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"log/slog"
 	"strings"
 	"testing"
 	"testing/iotest"
 
 	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
 )
+
+// reader returns an eventReader of a conn with the default bounds.
+func reader(r io.Reader) *eventReader {
+	s := &state{maxAnswer: defaultMaxAnswer, log: slog.New(slog.DiscardHandler)}
+	return (&conn{state: s}).newEventReader(r)
+}
 
 // FuzzEvents holds that what is handed on is the same however it arrives, and
 // that all of it is what the SDK takes: lines that are fields, and data that
@@ -28,7 +35,7 @@ func FuzzEvents(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	read := func(t *testing.T, r io.Reader) []byte {
-		body := &eventBody{events: newEventReader(r, func() {}), body: io.NopCloser(nil)}
+		body := &eventBody{events: reader(r), body: io.NopCloser(nil)}
 		out, err := io.ReadAll(body)
 		if err != nil {
 			t.Fatal(err)
@@ -71,7 +78,7 @@ func FuzzEvents(f *testing.F) {
 func TestAStreamThatIsCutYieldsItsError(t *testing.T) {
 	cut := errors.New("cut")
 	for _, s := range []string{"", "data: x", `data: {"jsonrpc":"2.0","method":"a"}`, `data: {"jsonrpc":"2.0","method":"a"}` + "\n"} {
-		events := newEventReader(io.MultiReader(strings.NewReader(s), iotest.ErrReader(cut)), func() {})
+		events := reader(io.MultiReader(strings.NewReader(s), iotest.ErrReader(cut)))
 		for range 2 {
 			if e, err := events.next(); !errors.Is(err, cut) {
 				t.Errorf("after %q: %q, %v", s, e.raw, err)

@@ -430,7 +430,7 @@ server: names resolve to public addresses, https is spoken, and what breaks is a
 holds a session from before, and opens no browser unless it is asked to sign in.
 
 An error is named by what errors.Is and errors.As find in it. Requests are those of the exchange that the client
-makes while the fault lasts; of an answer it reads 16 MiB at most, and 1 MiB if it is about OAuth. The store is
+makes while the fault lasts; of an answer it reads 8 MiB at most, and 1 MiB if it is about OAuth. The store is
 compared with what was in it before. Then the fault is taken away, and the same client tries again: it "goes on" if it
 succeeds with what it has. Of what the user reads, CAUSE is the fault's own, and TIME and N vary.
 `

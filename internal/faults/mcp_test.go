@@ -42,7 +42,7 @@ func callDecisions(streamed bool) []decision {
 		{on: []*fault{duplicates}, err: "none", asked: 1, store: "as it was", after: goesOn}, // the SDK's to read
 		{on: []*fault{html, wrongContentType}, err: answer, asked: 1, store: "as it was", after: goesOn},
 		{on: []*fault{emptyBody, truncated}, err: either(answer, "`mcpclient.ErrNoAnswer`"), asked: 1, store: "as it was", after: goesOn},
-		{on: []*fault{hugeBody}, err: either(answer, "`mcpclient.ErrNoAnswer`"), asked: 1, store: "as it was", after: goesOn},
+		{on: []*fault{hugeBody}, err: either(answer+", `mcpclient.ErrTooLarge`", "`mcpclient.ErrTooLarge`"), asked: 1, store: "as it was", after: goesOn},
 		{on: []*fault{wrongTypes}, err: "`*json.UnmarshalTypeError`", asked: 1, store: "as it was", after: goesOn},
 	}
 	return decisions
@@ -63,10 +63,11 @@ var connectDecisions = []decision{
 	{
 		on: []*fault{
 			status400, status404, status500, redirectAcross, redirectHTTP, redirectInside,
-			html, wrongContentType, emptyBody, truncated, hugeBody,
+			html, wrongContentType, emptyBody, truncated,
 		},
 		err: "step 7, `*mcpclient.AnswerError`", asked: 2, store: "as it was", after: goesOn,
 	},
+	{on: []*fault{hugeBody}, err: "step 7, `*mcpclient.AnswerError`, `mcpclient.ErrTooLarge`", asked: 2, store: "as it was", after: goesOn},
 	{on: []*fault{status429, status503}, err: "step 7, `*mcpclient.AnswerError`", asked: 1, store: "as it was", after: goesOn},
 	{on: []*fault{status401}, err: "step 7, `*mcpclient.TokenRefusedError`", asked: 3, store: "renewed", after: goesOn},
 	{on: []*fault{status403}, err: "step 7, `*mcpclient.ForbiddenError`", asked: 2, store: "as it was", after: goesOn},

@@ -49,6 +49,7 @@ var identities = []struct {
 	{"`*mcpclient.ForbiddenError`", as[*mcpclient.ForbiddenError]},
 	{"`*mcpclient.AnswerError`", as[*mcpclient.AnswerError]},
 	{"`mcpclient.ErrNoAnswer`", is(mcpclient.ErrNoAnswer)},
+	{"`mcpclient.ErrTooLarge`", is(mcpclient.ErrTooLarge)},
 	{"`mcp.ErrSessionMissing`", is(mcp.ErrSessionMissing)},
 	{"`*refresh.RetryError`", as[*refresh.RetryError]},
 	{"`*refresh.ClientError`", as[*refresh.ClientError]},
@@ -227,7 +228,7 @@ func (w *world) want(f *fault, d decision, err error, before kept) {
 }
 
 // mostRead bounds what may be read of one answer: what a call may be answered with, and a buffer.
-const mostRead = mcp.DefaultMaxEventSize + 64<<10
+const mostRead = 8<<20 + 64<<10
 
 // said returns the status that an error is about, and its Retry-After, -1 if it cannot hold one.
 func said(err error) (status int, wait time.Duration, ok bool) {
