@@ -642,3 +642,19 @@ var (
 	errReached = errors.New("the network was reached")
 	refuse     = &http.Client{Transport: roundTripper(func(*http.Request) (*http.Response, error) { return nil, errReached })}
 )
+
+func TestResourcesThatAServerLists(t *testing.T) {
+	for list, want := range map[string]bool{
+		`null`: true, `[]`: true, `"all"`: true, `7`: true, `{}`: true, `["https://other.example/mcp",7]`: true,
+		`["https://other.example/mcp","https://API.example.com:443/mcp"]`: true, `["https://other.example/mcp"]`: false,
+		`["https://api.example.com/mcp/"]`: false, `["https://api.example.com"]`: false, `["%"]`: false,
+	} {
+		var a discovery.AuthorizationServer
+		if err := json.Unmarshal([]byte(`{"issuer":"i","protected_resources":`+list+`,"token_endpoint":"t"}`), &a); err != nil || a.Issuer != "i" || a.TokenEndpoint != "t" {
+			t.Errorf("%s: %+v, %v", list, a, err)
+		}
+		if got := a.MayServe("https://api.example.com/mcp"); got != want {
+			t.Errorf("%s: %v", list, got)
+		}
+	}
+}

@@ -2,6 +2,7 @@ package discovery
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -37,6 +38,34 @@ type AuthorizationServer struct {
 
 	// The client_id may be the URL of a client ID metadata document.
 	ClientIDMetadataDocumentSupported bool `json:"client_id_metadata_document_supported,omitempty"`
+
+	// ProtectedResources are those that the server can be used with (RFC 9728
+	// §4); empty: it does not say, or not in a way that can be read.
+	ProtectedResources lenient `json:"protected_resources,omitempty"`
+}
+
+// lenient is a list of an optional member: what is no list of strings counts as
+// absent, since nothing but a warning hangs on it.
+type lenient []string
+
+func (l *lenient) UnmarshalJSON(data []byte) error {
+	var list []string
+	if json.Unmarshal(data, &list) == nil {
+		*l = list
+	}
+	return nil
+}
+
+// MayServe reports whether the server can be used with a resource, as far as
+// it says: without [AuthorizationServer.ProtectedResources] with any. URLs are
+// compared as in [Discover].
+func (a *AuthorizationServer) MayServe(resource string) bool {
+	is := func(other string) bool {
+		u, err := url.Parse(resource)
+		v, otherErr := url.Parse(other)
+		return other == resource || err == nil && otherErr == nil && oauthhttp.Canonical(u) == oauthhttp.Canonical(v)
+	}
+	return len(a.ProtectedResources) == 0 || slices.ContainsFunc(a.ProtectedResources, is)
 }
 
 const resourceWellKnown = "/.well-known/oauth-protected-resource"
