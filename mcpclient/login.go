@@ -209,6 +209,10 @@ func (c *Client) FinishLogin(ctx context.Context, pending *PendingLogin, callbac
 	}
 	secret := s.registration.ClientSecret
 	if pending.v.Registration != "" {
+		if pending.v.Registration != s.registrationKey(pending.v.Issuer, pending.v.RedirectURI) {
+			// Begun by an older version, with a client that all servers shared.
+			return at(StepCallback, fmt.Errorf("%w: its client is not this server's", ErrPendingLogin))
+		}
 		// A sealed one does not carry the client's secret.
 		r, err := s.store.Get(ctx, pending.v.Registration)
 		if err != nil && !errors.Is(err, tokenstore.ErrNotFound) {

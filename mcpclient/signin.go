@@ -348,7 +348,7 @@ func (s *state) client(ctx context.Context, cfg *discovery.Configuration, opts *
 		}
 		return &oauthClient{auth: auth, listener: l, redirect: l.RedirectURI()}, nil
 	}
-	cl := &oauthClient{registration: tokenstore.RegistrationKey(cfg.Issuer, s.name, redirect)}
+	cl := &oauthClient{registration: s.registrationKey(cfg.Issuer, redirect)}
 	r, err := s.registered(ctx, cfg, cl.registration, func(old *tokenstore.Registration) ([]string, error) {
 		if old != nil {
 			l, err := s.listen(ctx, old.RedirectURI, opts)
@@ -389,7 +389,7 @@ func (s *state) webClient(ctx context.Context, cfg *discovery.Configuration, red
 	if cl.auth, given = s.given(cfg); given {
 		return cl, nil
 	}
-	cl.registration = tokenstore.RegistrationKey(cfg.Issuer, s.name, redirect)
+	cl.registration = s.registrationKey(cfg.Issuer, redirect)
 	r, err := s.registered(ctx, cfg, cl.registration, func(old *tokenstore.Registration) ([]string, error) {
 		if cl.reused = old != nil && slices.Contains(old.RedirectURIs, redirect); cl.reused {
 			return nil, nil
@@ -468,7 +468,7 @@ func (s *state) registered(ctx context.Context, cfg *discovery.Configuration, ke
 			return err
 		}
 		r = &tokenstore.Registration{
-			Issuer: cfg.Issuer, ClientID: c.ID, ClientSecret: c.Secret, SecretExpiry: c.SecretExpiry, AuthMethod: c.AuthMethod,
+			Issuer: cfg.Issuer, Server: s.serverURL, ClientID: c.ID, ClientSecret: c.Secret, SecretExpiry: c.SecretExpiry, AuthMethod: c.AuthMethod,
 			RedirectURIs: c.RedirectURIs, RedirectURI: uris[len(uris)-1],
 			ManagementURI: c.ManagementURI, ManagementToken: c.ManagementToken, CreatedAt: clock.Now(),
 		}

@@ -645,7 +645,7 @@ func (e failingEntries) Write(context.Context, tokenstore.Entry, []byte) error {
 func (e failingEntries) Remove(context.Context, tokenstore.Entry) error        { return e.s.remove }
 
 func (s *failingStore) Update(ctx context.Context, key tokenstore.Key, f func(context.Context, *tokenstore.Locked) error) error {
-	if key.IsSignIn() || strings.HasPrefix(string(key), `"registration"`) {
+	if key.IsSignIn() || !strings.HasPrefix(string(key), `"grant"`) {
 		return s.Memory.Update(ctx, key, f)
 	}
 	return f(ctx, tokenstore.NewLocked(failingEntries{s: s}))

@@ -24,7 +24,7 @@ const (
 
 var (
 	grantKey        = tokenstore.GrantKey(theServer, theAccount)
-	registrationKey = tokenstore.RegistrationKey("https://auth.example", "test", "http://127.0.0.1/callback")
+	registrationKey = tokenstore.RegistrationKey("https://auth.example", "test", "https://api.example", "http://127.0.0.1/callback")
 )
 
 // An authServer is a token endpoint that rotates, and ends a grant when a spent

@@ -19,11 +19,17 @@ const signInSuffix = "#sign-in"
 // caller's own name for it; "" is the default account.
 func GrantKey(server, account string) Key { return joinKey("grant", server, account) }
 
-// RegistrationKey names the registration of an application at an issuer with
-// these redirect addresses, in any order.
-func RegistrationKey(issuer, application string, redirectURIs ...string) Key {
+// RegistrationKey names the registration of an application at an issuer for the
+// servers of one origin (RFC 6454 §6.2), with these redirect addresses, in any
+// order. A client of its own for each origin has the user asked once for each:
+// consent to a client (RFC 6749 §3.1) would else be consent to every server
+// that names the issuer (RFC 9728 §7.4).
+//
+// Its first word is "client". Keys of "registration" named no origin: grants of
+// that time still name them, and no sign-in uses what is stored there.
+func RegistrationKey(issuer, application, origin string, redirectURIs ...string) Key {
 	uris := slices.Sorted(slices.Values(redirectURIs))
-	return joinKey(append([]string{"registration", issuer, application}, uris...)...)
+	return joinKey(append([]string{"client", issuer, application, origin}, uris...)...)
 }
 
 // joinKey quotes each part, so that two lists never make the same key.
@@ -87,7 +93,10 @@ type Grant struct {
 
 // A Registration is a client that a server made for us (RFC 7591 §3.2.1).
 type Registration struct {
-	Issuer       string
+	Issuer string
+	// Server is the URL of the server that it was made for. Others of its
+	// origin share it.
+	Server       string
 	ClientID     string
 	ClientSecret Secret
 	SecretExpiry time.Time // zero: it does not expire
@@ -158,6 +167,7 @@ type wireGrant struct {
 
 type wireRegistration struct {
 	Issuer          string    `json:"issuer"`
+	Server          string    `json:"server,omitempty"`
 	ClientID        string    `json:"client_id"`
 	ClientSecret    string    `json:"client_secret,omitempty"`
 	SecretExpiry    time.Time `json:"client_secret_expires_at,omitzero"`
@@ -188,7 +198,7 @@ func EncodeRecord(r Record) ([]byte, error) {
 	}
 	if g := r.Registration; g != nil {
 		w.Registration = &wireRegistration{
-			Issuer: g.Issuer, ClientID: g.ClientID, ClientSecret: g.ClientSecret.Reveal(), SecretExpiry: g.SecretExpiry.UTC(),
+			Issuer: g.Issuer, Server: g.Server, ClientID: g.ClientID, ClientSecret: g.ClientSecret.Reveal(), SecretExpiry: g.SecretExpiry.UTC(),
 			AuthMethod: g.AuthMethod, RedirectURIs: g.RedirectURIs, RedirectURI: g.RedirectURI,
 			ManagementURI: g.ManagementURI, ManagementToken: g.ManagementToken.Reveal(), CreatedAt: g.CreatedAt.UTC(),
 		}
@@ -222,7 +232,7 @@ func DecodeRecord(data []byte) (Record, error) {
 	}
 	if g := w.Registration; g != nil {
 		r.Registration = &Registration{
-			Issuer: g.Issuer, ClientID: g.ClientID, ClientSecret: NewSecret(g.ClientSecret), SecretExpiry: g.SecretExpiry,
+			Issuer: g.Issuer, Server: g.Server, ClientID: g.ClientID, ClientSecret: NewSecret(g.ClientSecret), SecretExpiry: g.SecretExpiry,
 			AuthMethod: g.AuthMethod, RedirectURIs: g.RedirectURIs, RedirectURI: g.RedirectURI,
 			ManagementURI: g.ManagementURI, ManagementToken: NewSecret(g.ManagementToken), CreatedAt: g.CreatedAt,
 		}

@@ -20,10 +20,13 @@ func TestKeysAreUnambiguous(t *testing.T) {
 		"no server":                 tokenstore.GrantKey("", "a"),
 		"sign-in":                   tokenstore.GrantKey("a", "b").SignIn(),
 		"account like a sign-in":    tokenstore.GrantKey("a", "b#sign-in"),
-		"registration":              tokenstore.RegistrationKey("a", "b"),
-		"registration with address": tokenstore.RegistrationKey("a", "b", "c"),
-		"registration with two":     tokenstore.RegistrationKey("a", "b", "c", "d"),
-		"registration with one":     tokenstore.RegistrationKey("a", "b", "c d"),
+		"registration":              tokenstore.RegistrationKey("a", "b", "o"),
+		"registration, no origin":   tokenstore.RegistrationKey("a", "b", ""),
+		"registration with address": tokenstore.RegistrationKey("a", "b", "o", "c"),
+		"registration elsewhere":    tokenstore.RegistrationKey("a", "b", "p", "c"),
+		"registration with two":     tokenstore.RegistrationKey("a", "b", "o", "c", "d"),
+		"registration with one":     tokenstore.RegistrationKey("a", "b", "o", "c d"),
+		"registration of before":    `"registration" "a" "b" "o" "c"`, // with two addresses, of which one looks like an origin
 	} {
 		if other, ok := seen[key]; ok {
 			t.Errorf("%s and %s have the same key %q", name, other, key)
@@ -33,7 +36,7 @@ func TestKeysAreUnambiguous(t *testing.T) {
 			t.Errorf("%s: IsSignIn is %v", name, key.IsSignIn())
 		}
 	}
-	if tokenstore.RegistrationKey("a", "b", "c", "d") != tokenstore.RegistrationKey("a", "b", "d", "c") {
+	if tokenstore.RegistrationKey("a", "b", "o", "c", "d") != tokenstore.RegistrationKey("a", "b", "o", "d", "c") {
 		t.Error("the order of redirect addresses matters")
 	}
 }

@@ -95,7 +95,7 @@ func itemName(key tokenstore.Key) string {
 
 // keys are those of a cell's records.
 var keys = []tokenstore.Key{
-	tokenstore.GrantKey(serverURL, ""), tokenstore.RegistrationKey(issuerURL, appName, "http://127.0.0.1/callback"),
+	tokenstore.GrantKey(serverURL, ""), registrationKey,
 }
 
 func must(t *testing.T, err error) {

@@ -557,6 +557,8 @@ func (w *world) seed(ends time.Time) {
 	}
 }
 
+var registrationKey = tokenstore.RegistrationKey(issuerURL, appName, "https://"+serverHost, "http://127.0.0.1/callback")
+
 func (w *world) key() tokenstore.Key { return tokenstore.GrantKey(serverURL, "") }
 
 // A kept is what is stored.
@@ -584,7 +586,7 @@ func (w *world) kept() (k kept) {
 		}
 		return r
 	}
-	k.registration = read(tokenstore.RegistrationKey(issuerURL, appName, "http://127.0.0.1/callback")).Registration
+	k.registration = read(registrationKey).Registration
 	k.grant = read(w.key()).Grant
 	return k
 }

@@ -42,7 +42,7 @@ func TestDeleteIdle(t *testing.T) {
 		saveGrant(t, s, fmt.Sprint("gone-", i))
 	}
 	active := saveGrant(t, s, "active")
-	registration, own := tokenstore.RegistrationKey("https://auth.example.com", "app"), tokenstore.Key("of another form")
+	registration, own := tokenstore.RegistrationKey("https://auth.example.com", "app", "https://api.example.com"), tokenstore.Key("of another form")
 	if err := s.Update(t.Context(), registration, func(ctx context.Context, l *tokenstore.Locked) error {
 		_, err := l.Save(ctx, tokenstore.Record{Registration: &tokenstore.Registration{ClientID: "client"}})
 		return err

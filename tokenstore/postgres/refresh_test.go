@@ -118,7 +118,7 @@ func newMany(t *testing.T, users int) *many {
 	if n := sb.Counts().Requests[sandbox.StepRegister]; n != 1 {
 		t.Fatalf("%d registrations by %d replicas with %d sign-ins each", n, replicas, signIns)
 	}
-	registration := tokenstore.RegistrationKey(sb.Issuer(), appName, redirectURL)
+	registration := tokenstore.RegistrationKey(sb.Issuer(), appName, sb.APIURL(), redirectURL)
 	if r, err := store.Get(t.Context(), registration); err != nil || r.Registration.ClientID != m.client {
 		t.Fatalf("the stored registration is %+v, %v, not that of client %s", r.Registration, err, m.client)
 	}

@@ -74,7 +74,7 @@ func grant(n, size int) tokenstore.Record {
 		RevocationEndpoint: "https://auth.example.com/realms/main/revoke",
 		ClientID:           "client-" + strconv.Itoa(n), ClientSecret: tokenstore.NewSecret("s3cret & <ünïcode>"),
 		AuthMethod:   "client_secret_basic",
-		Registration: tokenstore.RegistrationKey("https://auth.example.com", "app", "http://127.0.0.1/callback"),
+		Registration: tokenstore.RegistrationKey("https://auth.example.com", "app", "https://api.example.com", "http://127.0.0.1/callback"),
 		Resource:     "https://api.example.com/mcp", ScopesRequested: []string{"read", "write"}, ScopesGranted: []string{"read"},
 		AccessToken: token(n, size/2), ObtainedAt: at, ExpiresAt: at.Add(30 * time.Minute),
 		RefreshToken: token(n, size-size/2), RefreshExpiresAt: at.Add(24 * time.Hour), RefreshForever: n%2 == 0,
@@ -84,7 +84,7 @@ func grant(n, size int) tokenstore.Record {
 func registration() tokenstore.Record {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	return tokenstore.Record{Registration: &tokenstore.Registration{
-		Issuer: "https://auth.example.com/realms/main", ClientID: "c", ClientSecret: tokenstore.NewSecret("s"),
+		Issuer: "https://auth.example.com/realms/main", Server: "https://api.example.com/mcp", ClientID: "c", ClientSecret: tokenstore.NewSecret("s"),
 		SecretExpiry: at.Add(time.Hour), AuthMethod: "none",
 		RedirectURIs: []string{"http://127.0.0.1/callback", "http://127.0.0.1:20001/callback"}, RedirectURI: "http://127.0.0.1:20001/callback",
 		ManagementURI: "https://auth.example.com/clients/c", ManagementToken: tokenstore.NewSecret("m"), CreatedAt: at,
@@ -259,7 +259,7 @@ func testKeys(t *testing.T, s tokenstore.Store) {
 		"a\x00b", "a\nb", "a\r\nb", "\xff\xfe", "\ufffd", "é", "e\u0301", "日本語", "💥", "'; drop table x; --", "$(reboot)", "-w", `"`, "'", "%s%n",
 		tokenstore.Key(strings.Repeat("x", 20000)), tokenstore.Key(strings.Repeat("x", 20001)),
 		tokenstore.GrantKey("a", "b"), tokenstore.GrantKey("a b", ""), tokenstore.GrantKey(`a" "b`, ""), tokenstore.GrantKey("", "a"),
-		tokenstore.RegistrationKey("a", "b"), tokenstore.RegistrationKey("a", "b", "c"), tokenstore.RegistrationKey("a", "b", "", "c"),
+		tokenstore.RegistrationKey("a", "b", ""), tokenstore.RegistrationKey("a", "b", "c"), tokenstore.RegistrationKey("a", "b", "", "c"),
 	}
 	for n, k := range keys {
 		save(t, s, k, grant(n, 10))
