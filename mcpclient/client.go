@@ -50,6 +50,7 @@ var astravueScopes = []string{"openid", "profile", "email"}
 type Client struct {
 	// Name is the application's name: the user reads it on the consent and
 	// callback pages, and with Version it is the User-Agent of every request.
+	// On the consent page the server's host follows, unless that is Astravue's.
 	// "": astravue-mcp.
 	Name string
 	// Version of the application. "": that of the main module, if known.

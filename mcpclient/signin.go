@@ -458,7 +458,7 @@ func (s *state) registered(ctx context.Context, cfg *discovery.Configuration, ke
 			return ErrNoRegistration
 		}
 		start := time.Now()
-		c, err := dcr.Register(ctx, s.oauth, cfg.AuthorizationServer.RegistrationEndpoint, dcr.Metadata{ClientName: s.name, RedirectURIs: uris})
+		c, err := dcr.Register(ctx, s.oauth, cfg.AuthorizationServer.RegistrationEndpoint, dcr.Metadata{ClientName: s.clientName(), RedirectURIs: uris})
 		id := ""
 		if c != nil {
 			id = c.ID

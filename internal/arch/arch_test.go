@@ -75,7 +75,7 @@ var rooms = map[string]room{
 			"refresh", "discovery", "pkce", "dcr", "authcode", "callback", "tokenstore",
 			"internal/oauthhttp", "internal/clock", "internal/secret", "internal/text", "internal/crashpoint",
 		},
-		others: []string{sdk + "mcp", sdk + "jsonrpc", "golang.org/x/oauth2", sync + "singleflight", "github.com/pkg/browser", "filippo.io/age"},
+		others: []string{sdk + "mcp", sdk + "jsonrpc", "golang.org/x/oauth2", sync + "singleflight", "github.com/pkg/browser", "filippo.io/age", "golang.org/x/net/idna"},
 		tests:  []string{sdk + "auth", sdk + "oauthex"},
 	},
 
@@ -163,7 +163,7 @@ var reasons = map[string]string{
 	"github.com/pkg/browser":                 "opens the browser, without a shell, on every platform",
 	"github.com/spf13/cobra":                 "commands and flags",
 	"github.com/zalando/go-keyring":          "the keychain of every platform, without cgo",
-	"golang.org/x/net":                       "names of hosts in ASCII, exactly as net/http will make them, before a guard judges them",
+	"golang.org/x/net":                       "idna: the one spelling of a host, as net/http has it, for guards and for people",
 	"golang.org/x/oauth2":                    "PKCE, and the token type of the ecosystem",
 	"golang.org/x/sync":                      "singleflight: one refresh for all who wait",
 	"golang.org/x/sys":                       "what Windows calls a file that only its owner may read",
