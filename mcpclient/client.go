@@ -137,8 +137,9 @@ type Client struct {
 }
 
 // A Registration says which OAuth client to be. The zero value registers one
-// for each origin of servers. So a server that names the authorization server of
-// another cannot do with what the user has allowed that one.
+// for each origin of servers, ten at most at an authorization server within a
+// day. So a server that names the authorization server of another cannot do with
+// what the user has allowed that one.
 type Registration struct {
 	// ClientID of a client made by hand (Astravue: Settings → Apps → Create
 	// App), and its secret if it is a confidential one.

@@ -40,7 +40,8 @@ type LoginOptions struct {
 // under way elsewhere, and takes its result.
 //
 // Errors are a [*StepError]; within, an [*authcode.AuthorizationError] is a
-// refusal by the user or the server, and [ErrNoSignIn] a server without one.
+// refusal by the user or the server, [ErrNoSignIn] a server without one, and a
+// [*RegistrationLimitError] one too many for a client to be registered.
 func (c *Client) Login(ctx context.Context, opts *LoginOptions) error {
 	s, err := c.init()
 	if err != nil {

@@ -6,13 +6,17 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/astravue/mcp-client-go/dcr"
+	"github.com/astravue/mcp-client-go/internal/clock"
 	"github.com/astravue/mcp-client-go/mcpclient"
 	"github.com/astravue/mcp-client-go/sandbox"
 	"github.com/astravue/mcp-client-go/tokenstore"
@@ -125,6 +129,98 @@ func TestARegistrationOfAnOlderVersion(t *testing.T) {
 	}
 }
 
+// many signs in to n servers of srv's issuer, and returns the last error.
+func many(t *testing.T, srv *sandbox.Server, store tokenstore.Store, n int) (err error) {
+	t.Helper()
+	for range n {
+		c, _ := newClient(t, srv, func(c *mcpclient.Client) { c.Store, c.Server = store, another(t, srv) })
+		err = c.Login(t.Context(), nil)
+	}
+	return err
+}
+
+func wantLimit(t *testing.T, err error, srv *sandbox.Server, most time.Duration) {
+	t.Helper()
+	limit := new(mcpclient.RegistrationLimitError)
+	if !errors.As(err, &limit) {
+		t.Fatalf("got %v, want a limit", err)
+	}
+	wantStep(t, err, mcpclient.StepRegistration)
+	if left := limit.Until.Sub(clock.Now()); limit.Issuer != srv.Issuer() || left <= 0 || left > most {
+		t.Errorf("%s, for %s", limit.Issuer, left)
+	}
+}
+
+func TestTenRegistrationsADay(t *testing.T) {
+	srv := start(t, sandbox.Options{IgnoreResource: true})
+	store := &tokenstore.Memory{}
+	if err := many(t, srv, store, 10); err != nil {
+		t.Fatal(err)
+	}
+	wantLimit(t, many(t, srv, store, 1), srv, 24*time.Hour)
+	if n := registrations(srv); n != 10 {
+		t.Errorf("%d registrations", n)
+	}
+	// Another issuer is not concerned, nor is a client made by hand.
+	if err := many(t, start(t, sandbox.Options{IgnoreResource: true}), store, 1); err != nil {
+		t.Error(err)
+	}
+	c, _ := newClient(t, srv, func(c *mcpclient.Client) {
+		c.Store, c.Server, c.Registration.ClientID = store, another(t, srv), srv.PublicClient()
+	})
+	if err := c.Login(t.Context(), nil); err != nil {
+		t.Error(err)
+	}
+	advance(t, srv, 23*time.Hour)
+	wantLimit(t, many(t, srv, store, 1), srv, time.Hour)
+	advance(t, srv, 2*time.Hour)
+	if err := many(t, srv, store, 10); err != nil {
+		t.Error(err)
+	}
+	wantLimit(t, many(t, srv, store, 1), srv, 24*time.Hour)
+}
+
+// However the clock was set, nobody waits longer than a day, nor is let through by its being
+// set back.
+func TestTenRegistrationsADayUnderAWrongClock(t *testing.T) {
+	srv := start(t, sandbox.Options{IgnoreResource: true})
+	store := &tokenstore.Memory{}
+	jump(t, 400*24*time.Hour)
+	if err := many(t, srv, store, 10); err != nil {
+		t.Fatal(err)
+	}
+	jump(t, -400*24*time.Hour)
+	wantLimit(t, many(t, srv, store, 1), srv, 24*time.Hour)
+	jump(t, time.Minute)
+	wantLimit(t, many(t, srv, store, 1), srv, 24*time.Hour-time.Minute)
+	jump(t, 24*time.Hour)
+	if err := many(t, srv, store, 1); err != nil {
+		t.Errorf("after a day: %v", err)
+	}
+}
+
+func TestTenRegistrationsADayOfAllWhoShareAStore(t *testing.T) {
+	srv := start(t, sandbox.Options{IgnoreResource: true})
+	store := &tokenstore.Memory{}
+	var done sync.WaitGroup
+	var limited atomic.Int32
+	for range 25 {
+		server := another(t, srv)
+		c, _ := newClient(t, srv, func(c *mcpclient.Client) { c.Store, c.Server = store, server })
+		done.Go(func() {
+			if err := c.Login(t.Context(), nil); errors.As(err, new(*mcpclient.RegistrationLimitError)) {
+				limited.Add(1)
+			} else if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	done.Wait()
+	if n := registrations(srv); n != 10 || limited.Load() != 15 {
+		t.Errorf("%d registrations, %d refused", n, limited.Load())
+	}
+}
+
 // Of ten thousand users of a server each has the one client, also where they come all at once.
 func TestManyUsersOfAServerAreOneRegistration(t *testing.T) {
 	srv := start(t, sandbox.Options{})
@@ -144,4 +240,63 @@ func TestManyUsersOfAServerAreOneRegistration(t *testing.T) {
 	if n := registrations(srv); n != 1 {
 		t.Errorf("%d registrations", n)
 	}
+}
+
+func TestRegistrationsThatWereNotMadeDoNotCount(t *testing.T) {
+	srv := start(t, sandbox.Options{IgnoreResource: true})
+	store := &tokenstore.Memory{}
+	undo := srv.Fail(sandbox.StepRegister, sandbox.Fault{Status: 403, Body: `{"error":"insufficient_scope"}`})
+	if err := many(t, srv, store, 12); !errors.As(err, new(*dcr.Error)) {
+		t.Errorf("refused: %v", err)
+	}
+	undo()
+	gone := listenNowhere(t)
+	for range 12 {
+		c, _ := newClient(t, srv, func(c *mcpclient.Client) {
+			c.Store = store
+			c.Transport = wire(func(req *http.Request) (*http.Response, error) {
+				if strings.Contains(req.URL.Path, "clients-registrations") {
+					req = req.Clone(req.Context())
+					req.URL.Host = gone
+				}
+				return http.DefaultTransport.RoundTrip(req)
+			})
+		})
+		if err := c.Login(t.Context(), nil); err == nil || errors.As(err, new(*mcpclient.RegistrationLimitError)) {
+			t.Fatalf("nobody there: %v", err)
+		}
+	}
+	if err := many(t, srv, store, 10); err != nil {
+		t.Error(err)
+	}
+	// An answer that is lost may have been a client.
+	store = &tokenstore.Memory{}
+	defer srv.Fail(sandbox.StepRegister, sandbox.Fault{Drop: true, CarryOut: true})()
+	if err := many(t, srv, store, 10); err == nil || errors.As(err, new(*mcpclient.RegistrationLimitError)) {
+		t.Errorf("answers that are lost: %v", err)
+	}
+	wantLimit(t, many(t, srv, store, 1), srv, 24*time.Hour)
+}
+
+// listenNowhere returns an address at which nobody listens.
+func listenNowhere(t *testing.T) string {
+	srv := httptest.NewServer(nil)
+	srv.Close()
+	return strings.TrimPrefix(srv.URL, "http://")
+}
+
+// A count that cannot be read begins anew: it must lock nobody out.
+func TestACountThatIsDamaged(t *testing.T) {
+	srv := start(t, sandbox.Options{IgnoreResource: true})
+	store := &tokenstore.Memory{}
+	key := tokenstore.Key(fmt.Sprintf("%q %q", "registrations", srv.Issuer()))
+	if err := store.Update(t.Context(), key, func(ctx context.Context, l *tokenstore.Locked) error {
+		return l.SetMark(ctx, tokenstore.Mark{Pending: true, Tries: 99, At: clock.Now()})
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := many(t, srv, store, 10); err != nil {
+		t.Fatal(err)
+	}
+	wantLimit(t, many(t, srv, store, 1), srv, 24*time.Hour)
 }

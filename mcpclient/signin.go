@@ -458,7 +458,11 @@ func (s *state) registered(ctx context.Context, cfg *discovery.Configuration, ke
 			return ErrNoRegistration
 		}
 		start := time.Now()
-		c, err := dcr.Register(ctx, s.oauth, cfg.AuthorizationServer.RegistrationEndpoint, dcr.Metadata{ClientName: s.clientName(), RedirectURIs: uris})
+		var c *dcr.Client
+		err = s.counted(ctx, cfg.Issuer, func(ctx context.Context) (err error) {
+			c, err = dcr.Register(ctx, s.oauth, cfg.AuthorizationServer.RegistrationEndpoint, dcr.Metadata{ClientName: s.clientName(), RedirectURIs: uris})
+			return err
+		})
 		id := ""
 		if c != nil {
 			id = c.ID

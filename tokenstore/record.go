@@ -113,7 +113,9 @@ type Registration struct {
 
 // A Mark is written before a refresh token is sent and removed when the answer
 // is saved, so that a process that finds one knows that the token may be spent.
-// Besides it holds what processes have to remember together.
+// Besides it holds what processes have to remember together. Under a key that
+// has no record it is a note: of how often something was done, in Tries, and
+// since when, in At. It never holds a secret.
 type Mark struct {
 	// Pending says that a refresh token was sent and no answer was saved.
 	Pending    bool      `json:"pending,omitempty"`

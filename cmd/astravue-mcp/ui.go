@@ -76,10 +76,10 @@ func (e *timeoutError) Unwrap() error { return context.DeadlineExceeded }
 // codes are what explain returns, for --help.
 const codes = `  usage, login_required, token_refused, forbidden, denied, authorization_failed,
   issuer_mismatch, metadata_mismatch, no_pkce, unsafe_address, no_sign_in,
-  not_found, no_client_id, registration_refused, port_taken, client_refused,
-  exchange_failed, locked, no_passphrase, wrong_passphrase, store_unavailable,
-  store_damaged, not_saved, try_again, interrupted, timeout, tls, network,
-  no_answer, server_error, bad_answer, failed`
+  not_found, no_client_id, registration_refused, too_many_clients, port_taken,
+  client_refused, exchange_failed, locked, no_passphrase, wrong_passphrase,
+  store_unavailable, store_damaged, not_saved, try_again, interrupted, timeout,
+  tls, network, no_answer, server_error, bad_answer, failed`
 
 // report prints err, if there is one, and returns the exit status.
 func (a *app) report(err error) int {
@@ -143,6 +143,7 @@ func (a *app) explain(err error) (code string, status int, hint string) {
 		issuer    *authcode.IssuerError
 		port      *callback.PortError
 		refused   *dcr.Error
+		limit     *mcpclient.RegistrationLimitError
 		redirects *dcr.RedirectURIError
 		missing   *discovery.NotFoundError
 		mismatch  *discovery.MismatchError
@@ -209,6 +210,8 @@ func (a *app) explain(err error) (code string, status int, hint string) {
 		return "no_client_id", exitFailure, "Make an app in Astravue (Settings → Apps → Create App) and sign in with its ID: " + a.line("login") + " --client-id ID"
 	case errors.As(err, &refused), errors.As(err, &redirects):
 		return "registration_refused", exitFailure, "Ask the server's administrator to let this client register, or sign in with a client ID of your own (in Astravue: Settings → Apps → Create App): " + a.line("login") + " --client-id ID"
+	case errors.As(err, &limit):
+		return "too_many_clients", exitFailure, "Registrations go on at " + day(limit.Until, clock.Now()) + ". To sign in now, make a client by hand at the authorization server: " + a.line("login") + " --client-id ID"
 	case errors.As(err, &port):
 		return "port_taken", exitFailure, "Another program listens there. End it, or choose another address: " + a.line("login") + " --redirect-url http://127.0.0.1/callback"
 	case errors.As(err, &client):

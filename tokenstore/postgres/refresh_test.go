@@ -154,8 +154,9 @@ func (m *many) group(step int) (from, to int) {
 	return m.users * step / steps, m.users * (step + 1) / steps
 }
 
-// rows is how many the table has: the users', the registration, and the key of the names.
-func (m *many) rows() int { return m.users + 2 }
+// rows is how many the table has: the users', the registration, the count of registrations, and the
+// key of the names.
+func (m *many) rows() int { return m.users + 3 }
 
 func account(i int) string { return fmt.Sprintf("user-%d", i) }
 
