@@ -142,7 +142,13 @@ type Client struct {
 // what the user has allowed that one.
 type Registration struct {
 	// ClientID of a client made by hand (Astravue: Settings → Apps → Create
-	// App), and its secret if it is a confidential one.
+	// App), and its secret if it is a confidential one. It serves all servers
+	// of its issuer, and so does a ClientMetadataURL: the first sign-in to
+	// each, and the first one after a logout, has the user asked for consent.
+	// An authorization server that asks nobody (in Keycloak: a client without
+	// "Consent required") does not ask then either. Where one refuses to
+	// (prompt=consent), the sign-in goes on, with [ErrConsentNotAsked] as a
+	// warning.
 	ClientID     string
 	ClientSecret tokenstore.Secret
 	// AuthMethod is the token_endpoint_auth_method (RFC 7591 §2): none,

@@ -33,6 +33,9 @@ type LoginOptions struct {
 	// OnIgnored, if not nil, is told of each pasted address that could not
 	// be used; the wait goes on.
 	OnIgnored func(error)
+	// OnWarning, if not nil, is told what the sign-in goes on in spite of: of
+	// an error that wraps [ErrConsentNotAsked].
+	OnWarning func(error)
 }
 
 // Login signs in through the browser, also where a session is there already,
@@ -137,6 +140,7 @@ type pendingLogin struct {
 	RedirectURI        string         `json:"redirect_uri"`
 	Resource           string         `json:"resource,omitempty"`
 	Scopes             []string       `json:"scopes,omitempty"`
+	Request            string         `json:"request,omitempty"` // it asks for consent, and is known by this without
 
 	State    tokenstore.Secret `json:"-"`
 	Verifier tokenstore.Secret `json:"-"`
@@ -177,7 +181,7 @@ func (c *Client) BeginLogin(ctx context.Context) (authorizationURL string, pendi
 		return "", nil, err
 	}
 	scopes := s.scopesFor(cfg, signIn{login: &LoginOptions{}}, held.Grant)
-	_, pending, authorizationURL, err = s.begin(ctx, cfg, scopes, func() (*oauthClient, error) {
+	_, pending, authorizationURL, err = s.begin(ctx, cfg, scopes, held.Grant, nil, func() (*oauthClient, error) {
 		return s.webClient(ctx, cfg, redirect)
 	})
 	return authorizationURL, pending, err
@@ -185,7 +189,9 @@ func (c *Client) BeginLogin(ctx context.Context) (authorizationURL string, pendi
 
 // FinishLogin ends a sign-in with the URL at which the user's browser came
 // back. A callback that belongs to another sign-in gives an error that wraps
-// [authcode.ErrState] and leaves pending as it is.
+// [authcode.ErrState] and leaves pending as it is. After an
+// [*authcode.AuthorizationError] with the code invalid_request begin once more:
+// where only prompt=consent was refused, that is left out then.
 func (c *Client) FinishLogin(ctx context.Context, pending *PendingLogin, callbackURL string) error {
 	s, err := c.init()
 	if err != nil {

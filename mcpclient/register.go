@@ -3,17 +3,18 @@ package mcpclient
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
-	"net/netip"
-	"net/url"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
 
-	"golang.org/x/net/idna"
-
+	"github.com/astravue/mcp-client-go/authcode"
 	"github.com/astravue/mcp-client-go/dcr"
+	"github.com/astravue/mcp-client-go/discovery"
 	"github.com/astravue/mcp-client-go/internal/clock"
 	"github.com/astravue/mcp-client-go/internal/oauthhttp"
 	"github.com/astravue/mcp-client-go/internal/text"
@@ -22,7 +23,8 @@ import (
 
 // A server names its authorization server itself. A hostile one names that of
 // an honest one, to be given a token that is good there. So the servers of each
-// origin have a client of their own, whose name says which they are.
+// origin have a client of their own, whose name says which they are, and where
+// a client serves more of them the user is asked for consent each time.
 
 const (
 	// mostRegistrations is how many clients are registered at an issuer by way
@@ -31,6 +33,10 @@ const (
 	// which takes 200.
 	mostRegistrations = 10
 	countedFor        = 24 * time.Hour
+
+	// refusalLasts is how long it is remembered that a request was refused with
+	// prompt=consent.
+	refusalLasts = 24 * time.Hour
 
 	mostName = 64 // characters of a client_name
 	leastApp = 16 // of which so many are the application's, if it has them
@@ -93,8 +99,8 @@ func (s *state) counted(ctx context.Context, issuer string, register func(contex
 }
 
 // clientName is what the user reads on the page that asks for consent. For every
-// server but Astravue's own it ends with the server's host, in the form that
-// looks like no other (RFC 5891 §4.4): "astravue-mcp (mcp.example.com)".
+// server but Astravue's own it ends with the server's host, in the spelling that
+// looks like no other ([oauthhttp.Host]): "astravue-mcp (mcp.example.com)".
 func (s *state) clientName() string {
 	if strings.HasPrefix(DefaultServer, oauthhttp.Origin(s.server)+"/") {
 		return s.name
@@ -107,7 +113,7 @@ func (s *state) clientName() string {
 		return r
 	}, s.name)
 	app = cmp.Or(text.Line(app), defaultName)
-	host := last(displayHost(s.server), mostName-around-min(leastApp, len([]rune(app))))
+	host := last(s.server.Host, mostName-around-min(leastApp, len([]rune(app))))
 	if r := []rune(app); len(r) > mostName-around-len(host) {
 		app = strings.TrimSpace(string(r[:mostName-around-len(host)-1])) + "…"
 	}
@@ -123,36 +129,72 @@ func last(s string, most int) string {
 	return cut + s[len(s)-most+len(cut):]
 }
 
-// displayHost returns host and port of u in ASCII, the port only if it is not the
-// scheme's own. What no host has is escaped.
-func displayHost(u *url.URL) string {
-	host := u.Hostname()
-	if addr, err := netip.ParseAddr(host); err == nil {
-		if host = addr.WithZone("").String(); addr.Is6() {
-			host = "[" + host + "]"
-		}
-	} else {
-		ascii, err := idna.Lookup.ToASCII(host) // as net/http does
-		if err != nil {
-			ascii, err = idna.Punycode.ToASCII(host)
-		}
-		if err == nil {
-			host = ascii
-		}
-		host = strings.ToLower(host)
-		var b strings.Builder
-		for i := range len(host) {
-			if c := host[i]; c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-' || c == '.' || c == '_' {
-				b.WriteByte(c)
-			} else {
-				fmt.Fprintf(&b, "%%%02X", c)
-			}
-		}
-		host = b.String()
+// Warnings of a sign-in that goes on in spite of them. They come wrapped, to
+// [LoginOptions.OnWarning] and the log.
+var (
+	// ErrConsentNotAsked says that the authorization server refuses to be asked
+	// for the user's consent (prompt=consent, OpenID Connect Core §3.1.2.1), by
+	// a client that serves more than one server. It may then give this one a
+	// token by what the user has allowed another.
+	ErrConsentNotAsked = errors.New("the authorization server cannot be told to ask for consent")
+)
+
+// warn says what a sign-in goes on in spite of.
+func (s *state) warn(step Step, opts *LoginOptions, err error) {
+	s.log.Warn("sign-in goes on", "step", step.String(), "warning", err.Error())
+	if opts != nil && opts.OnWarning != nil {
+		opts.OnWarning(err)
 	}
-	port := strings.TrimLeft(u.Port(), "0")
-	if port == "" || port == "443" && u.Scheme == "https" || port == "80" && u.Scheme == "http" {
-		return host
+}
+
+// askFirst decides whether the user is to be asked for consent whatever the
+// authorization server remembers: by a client that serves other servers too,
+// unless a grant of this very server is stored that came by it. Where the same
+// request was refused with that, it is left out.
+func (s *state) askFirst(ctx context.Context, cfg *discovery.Configuration, cl *oauthClient, scopes []string, held *tokenstore.Grant, opts *LoginOptions) error {
+	if !cl.shared || held != nil && held.Issuer == cfg.Issuer && held.ClientID == cl.auth.ID {
+		return nil
 	}
-	return host + ":" + port
+	cl.consent = true
+	if slices.Contains(scopes, offlineAccess) {
+		return nil // which is not given without
+	}
+	// Scopes and resource are the server's to name, and may be what is refused.
+	// So a refusal is about the one request alone.
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q", slices.Concat([]string{s.serverURL, cfg.AuthorizationServer.AuthorizationEndpoint, cfg.Resource}, scopes)))
+	cl.request = hex.EncodeToString(sum[:16])
+	refused := false
+	err := s.store.Update(ctx, consentKey(cfg.Issuer, cl.auth.ID), func(ctx context.Context, l *tokenstore.Locked) error {
+		m, err := l.Mark(ctx)
+		age := clock.Now().Sub(m.At)
+		refused = m.Generation == cl.request && age >= 0 && age < refusalLasts
+		return err
+	})
+	if err != nil {
+		return at(StepAuthorize, err)
+	}
+	if refused {
+		cl.consent, cl.request = false, ""
+		s.warn(StepAuthorize, opts, fmt.Errorf("%w: what you allowed client %s for another server may be enough for a token for %s, and no page asks", ErrConsentNotAsked, text.Quote(cl.auth.ID), s.server.Host))
+	}
+	return nil
+}
+
+// consentKey names the note of a request that was refused with prompt=consent.
+func consentKey(issuer, clientID string) tokenstore.Key {
+	return tokenstore.Key(fmt.Sprintf("%q %q %q", "consent", issuer, clientID))
+}
+
+// consentRefused reports whether err may be a refusal to ask for consent, which
+// p has wanted and can go without.
+func (p *PendingLogin) consentRefused(err error) bool {
+	ae := new(authcode.AuthorizationError)
+	return p.v.Request != "" && errors.As(err, &ae) && ae.Code == "invalid_request"
+}
+
+// noteRefusal keeps for the next try of p's request that it was refused.
+func (s *state) noteRefusal(ctx context.Context, p *PendingLogin) error {
+	return s.store.Update(ctx, consentKey(p.v.Issuer, p.v.ClientID), func(ctx context.Context, l *tokenstore.Locked) error {
+		return l.SetMark(ctx, tokenstore.Mark{Generation: p.v.Request, At: clock.Now()})
+	})
 }

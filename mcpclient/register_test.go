@@ -9,12 +9,14 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/astravue/mcp-client-go/authcode"
 	"github.com/astravue/mcp-client-go/dcr"
 	"github.com/astravue/mcp-client-go/internal/clock"
 	"github.com/astravue/mcp-client-go/mcpclient"
@@ -299,4 +301,149 @@ func TestACountThatIsDamaged(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantLimit(t, many(t, srv, store, 1), srv, 24*time.Hour)
+}
+
+func (b *fakeBrowser) prompts(t *testing.T) (prompts []string) {
+	t.Helper()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, u := range b.urls {
+		prompts = append(prompts, queryOf(t, u).Get("prompt"))
+	}
+	return prompts
+}
+
+func TestAClientOfManyServersAsksFirst(t *testing.T) {
+	srv := start(t, sandbox.Options{IgnoreResource: true})
+	for _, test := range []struct {
+		name   string
+		change func(*mcpclient.Client)
+		want   []string
+	}{
+		{"registered", func(*mcpclient.Client) {}, []string{"", "", ""}},
+		{"by hand", func(c *mcpclient.Client) { c.Registration.ClientID = srv.PublicClient() }, []string{"consent", "", "consent"}},
+		{"by hand, named account", func(c *mcpclient.Client) { c.Registration.ClientID, c.Account = srv.PublicClient(), "work" },
+			[]string{"consent select_account", "select_account", "consent select_account"}},
+		{"by hand, offline", func(c *mcpclient.Client) {
+			c.Registration.ClientID, c.Scopes = srv.PublicClient(), []string{"offline_access"}
+		}, []string{"consent", "consent", "consent"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c, b := newClient(t, srv, test.change)
+			for range 2 {
+				if err := c.Login(t.Context(), nil); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if _, err := c.Logout(t.Context()); err != nil { // and with the grant goes what is known
+				t.Fatal(err)
+			}
+			if err := c.Login(t.Context(), nil); err != nil {
+				t.Fatal(err)
+			}
+			if got := b.prompts(t); !slices.Equal(got, test.want) {
+				t.Errorf("prompts %q, want %q", got, test.want)
+			}
+		})
+	}
+}
+
+// refusesConsent has srv refuse prompt=consent as a server that knows no such thing does.
+func refusesConsent(srv *sandbox.Server) (undo func()) {
+	return srv.Fail(sandbox.StepAuthorize, sandbox.Fault{
+		Set:   map[string]any{"code": nil, "error": "invalid_request"},
+		Match: func(r *http.Request) bool { return strings.Contains(r.URL.Query().Get("prompt"), "consent") },
+	})
+}
+
+func TestConsentThatIsRefused(t *testing.T) {
+	srv := start(t, sandbox.Options{IgnoreResource: true})
+	undo := refusesConsent(srv)
+	store := &tokenstore.Memory{}
+	change := func(c *mcpclient.Client) { c.Store, c.Registration.ClientID = store, srv.PublicClient() }
+	login := func(want ...string) {
+		t.Helper()
+		c, b := newClient(t, srv, change)
+		warned := 0
+		if err := c.Login(t.Context(), &mcpclient.LoginOptions{OnWarning: func(err error) {
+			if warned++; !errors.Is(err, mcpclient.ErrConsentNotAsked) {
+				t.Errorf("warning: %v", err)
+			}
+		}}); err != nil {
+			t.Fatal(err)
+		}
+		if got := b.prompts(t); !slices.Equal(got, want) {
+			t.Errorf("prompts %q, want %q", got, want)
+		}
+		if gaveUp := want[len(want)-1] == ""; (warned == 1) != gaveUp {
+			t.Errorf("%d warnings", warned)
+		}
+		if _, err := c.Logout(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	login("consent", "")
+	login("") // it is remembered
+	undo()
+	login("") // for a day
+	advance(t, srv, 25*time.Hour)
+	login("consent")
+	defer refusesConsent(srv)()
+	login("consent", "")
+	jump(t, -48*time.Hour) // to before it was noted
+	login("consent", "")
+
+	t.Run("for something else", func(t *testing.T) {
+		defer srv.Fail(sandbox.StepAuthorize, sandbox.Fault{Set: map[string]any{"code": nil, "error": "invalid_request"}})()
+		c, b := newClient(t, srv, func(c *mcpclient.Client) { c.Registration.ClientID = srv.PublicClient() })
+		err := c.Login(t.Context(), nil)
+		if ae := new(authcode.AuthorizationError); !errors.As(err, &ae) || ae.Code != "invalid_request" {
+			t.Errorf("Login: %v", err)
+		}
+		wantOpened(t, b, 2)
+	})
+	t.Run("of a web application", func(t *testing.T) {
+		srv := start(t, sandbox.Options{IgnoreResource: true, AppRedirectURLs: []string{webCallback}})
+		defer refusesConsent(srv)()
+		store := &tokenstore.Memory{}
+		id, secret := srv.App()
+		for _, succeeds := range []bool{false, true} {
+			c, b := newClient(t, srv, func(c *mcpclient.Client) {
+				c.Store, c.NonInteractive = store, true
+				c.Registration = mcpclient.Registration{ClientID: id, ClientSecret: tokenstore.NewSecret(secret), RedirectURL: webCallback}
+			})
+			address, pending, err := c.BeginLogin(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if asks := queryOf(t, address).Get("prompt") == "consent"; asks == succeeds {
+				t.Errorf("it asks for consent: %v", asks)
+			}
+			if err := c.FinishLogin(t.Context(), pending, b.visit(t, address)); (err == nil) != succeeds {
+				t.Errorf("FinishLogin: %v", err)
+			}
+		}
+	})
+}
+
+// A server shares the client of its origin, but not what was allowed to another path.
+func TestAnotherPathOfAnOriginAsksFirst(t *testing.T) {
+	srv := start(t, sandbox.Options{IgnoreResource: true, ResourceMetadata: "none"})
+	store := &tokenstore.Memory{}
+	for _, test := range []struct{ server, prompt string }{
+		{srv.URL(), ""}, {srv.APIURL() + "/api/v1", "consent"}, {srv.APIURL() + "/api/v1", ""}, {srv.URL(), ""},
+	} {
+		c, b := newClient(t, srv, func(c *mcpclient.Client) {
+			c.Store, c.Server, c.Issuer, c.Resource = store, test.server, srv.Issuer(), mcpclient.NoResource
+		})
+		if err := c.Login(t.Context(), nil); err != nil {
+			t.Fatal(err)
+		}
+		if got := b.prompts(t); !slices.Equal(got, []string{test.prompt}) {
+			t.Errorf("%s: prompts %q, want %q", test.server, got, test.prompt)
+		}
+	}
+	if n := registrations(srv); n != 1 {
+		t.Errorf("%d registrations", n)
+	}
 }

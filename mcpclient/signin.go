@@ -188,26 +188,35 @@ func (s *state) signInNow(ctx context.Context, want signIn, held *tokenstore.Gra
 			return nil, at(StepAuthorize, err)
 		}
 	}
-	cl, p, address, err := s.begin(ctx, cfg, s.scopesFor(cfg, want, held), func() (*oauthClient, error) {
-		return s.client(ctx, cfg, want.login)
-	})
-	if err != nil {
-		return nil, err
+	for again := false; ; again = true {
+		cl, p, address, err := s.begin(ctx, cfg, s.scopesFor(cfg, want, held), held, want.login, func() (*oauthClient, error) {
+			return s.client(ctx, cfg, want.login)
+		})
+		if err != nil {
+			return nil, err
+		}
+		*shown = true
+		access, err := s.browse(ctx, cl, p, address, want.login)
+		if again || !p.consentRefused(err) {
+			return access, err
+		}
 	}
-	*shown = true
-	return s.browse(ctx, cl, p, address, want.login)
 }
 
 // begin takes steps 2 to 4: a client, by way of the function, and what it asks
 // the server for. A registration of an earlier day that the server no longer
 // knows is made anew.
-func (s *state) begin(ctx context.Context, cfg *discovery.Configuration, scopes []string, client func() (*oauthClient, error)) (*oauthClient, *PendingLogin, string, error) {
+func (s *state) begin(ctx context.Context, cfg *discovery.Configuration, scopes []string, held *tokenstore.Grant, opts *LoginOptions, client func() (*oauthClient, error)) (*oauthClient, *PendingLogin, string, error) {
 	for anew := false; ; anew = true {
 		cl, err := client()
 		if err != nil {
 			return nil, nil, "", err
 		}
-		p, address, err := s.authorize(cfg, cl, scopes)
+		var p *PendingLogin
+		var address string
+		if err = s.askFirst(ctx, cfg, cl, scopes, held, opts); err == nil {
+			p, address, err = s.authorize(cfg, cl, scopes)
+		}
 		if err == nil && (anew || !cl.reused || !s.unknown(ctx, address)) {
 			return cl, p, address, nil
 		}
@@ -332,6 +341,9 @@ type oauthClient struct {
 	redirect     string
 	listener     *callback.Listener // nil for a web application
 	reused       bool               // a registration of an earlier day
+	shared       bool               // it serves other servers too
+	consent      bool               // the user is to be asked for it in any case
+	request      string             // "", or what the request without that is known by
 }
 
 // client takes step 3, in the specification's order: a client registered
@@ -346,7 +358,7 @@ func (s *state) client(ctx context.Context, cfg *discovery.Configuration, opts *
 		if err != nil {
 			return nil, err
 		}
-		return &oauthClient{auth: auth, listener: l, redirect: l.RedirectURI()}, nil
+		return &oauthClient{auth: auth, listener: l, redirect: l.RedirectURI(), shared: true}, nil
 	}
 	cl := &oauthClient{registration: s.registrationKey(cfg.Issuer, redirect)}
 	r, err := s.registered(ctx, cfg, cl.registration, func(old *tokenstore.Registration) ([]string, error) {
@@ -378,15 +390,14 @@ func (s *state) client(ctx context.Context, cfg *discovery.Configuration, opts *
 		return nil, at(StepRegistration, err)
 	}
 	cl.auth = authcode.ClientAuth{ID: r.ClientID, Secret: r.ClientSecret, Method: r.AuthMethod}
-	cl.redirect = cl.listener.RedirectURI()
+	cl.redirect, cl.shared = cl.listener.RedirectURI(), r.Server != s.serverURL
 	return cl, nil
 }
 
 // webClient takes step 3 for an application whose callback address is redirect.
 func (s *state) webClient(ctx context.Context, cfg *discovery.Configuration, redirect string) (*oauthClient, error) {
 	cl := &oauthClient{redirect: redirect}
-	var given bool
-	if cl.auth, given = s.given(cfg); given {
+	if cl.auth, cl.shared = s.given(cfg); cl.shared {
 		return cl, nil
 	}
 	cl.registration = s.registrationKey(cfg.Issuer, redirect)
@@ -399,7 +410,7 @@ func (s *state) webClient(ctx context.Context, cfg *discovery.Configuration, red
 	if err != nil {
 		return nil, at(StepRegistration, err)
 	}
-	cl.auth = authcode.ClientAuth{ID: r.ClientID, Secret: r.ClientSecret, Method: r.AuthMethod}
+	cl.auth, cl.shared = authcode.ClientAuth{ID: r.ClientID, Secret: r.ClientSecret, Method: r.AuthMethod}, r.Server != s.serverURL
 	return cl, nil
 }
 
@@ -528,7 +539,7 @@ func (s *state) authorize(cfg *discovery.Configuration, cl *oauthClient, scopes 
 		State:         state,
 		CodeChallenge: verifier.Challenge(),
 		Resource:      cfg.Resource,
-		Prompt:        s.prompt(scopes),
+		Prompt:        s.prompt(cl.consent || slices.Contains(scopes, offlineAccess)),
 	}
 	address, err := r.URL()
 	if err != nil {
@@ -540,18 +551,18 @@ func (s *state) authorize(cfg *discovery.Configuration, cl *oauthClient, scopes 
 		Issuer: cfg.Issuer, IssuerUnlisted: cfg.IssuerUnlisted, IssSupported: cfg.AuthorizationServer.AuthorizationResponseIssParameterSupported,
 		TokenEndpoint: cfg.AuthorizationServer.TokenEndpoint, RevocationEndpoint: cfg.AuthorizationServer.RevocationEndpoint,
 		ClientID: cl.auth.ID, AuthMethod: cl.auth.Method, Registration: cl.registration,
-		RedirectURI: cl.redirect, Resource: cfg.Resource, Scopes: scopes,
+		RedirectURI: cl.redirect, Resource: cfg.Resource, Scopes: scopes, Request: cl.request,
 	}}, address, nil
 }
 
 // prompt asks whoever has more than one account which one it shall be, and
-// for the consent without which offline_access is not given (OpenID Connect
-// Core §3.1.2.1 and §11).
-func (s *state) prompt(scopes []string) string {
-	switch offline := slices.Contains(scopes, offlineAccess); {
-	case offline && s.account != "":
+// for consent: offline_access is not given without (OpenID Connect Core §3.1.2.1
+// and §11), nor is another server's good for this one.
+func (s *state) prompt(consent bool) string {
+	switch {
+	case consent && s.account != "":
 		return "consent select_account"
-	case offline:
+	case consent:
 		return "consent"
 	case s.account != "":
 		return "select_account"
@@ -566,6 +577,11 @@ func (s *state) finish(ctx context.Context, p *PendingLogin, secret tokenstore.S
 	check := authcode.Check{State: p.v.State, Issuer: p.v.Issuer, IssSupported: p.v.IssSupported}
 	code, err := check.Code(v)
 	if err != nil {
+		if p.consentRefused(err) {
+			if noteErr := s.noteRefusal(ctx, p); noteErr != nil {
+				err = fmt.Errorf("%w; and remember the refusal: %w", err, noteErr)
+			}
+		}
 		return nil, at(StepCallback, err)
 	}
 	ctx = context.WithoutCancel(ctx)

@@ -82,6 +82,7 @@ error, the address to open:
 			opts := &mcpclient.LoginOptions{
 				Pasted:    pasted.lines,
 				OnIgnored: func(error) { a.note("That is not the address of this sign-in. Paste the whole address bar.") },
+				OnWarning: func(err error) { a.note("Note: %v.", err) },
 			}
 			err := c.Login(ctx, opts)
 			if m := new(discovery.MismatchError); errors.As(err, &m) && m.Field == "issuer" && a.issuer == "" && (yes || a.agrees(ctx, tty, m)) {
