@@ -34,7 +34,7 @@ type LoginOptions struct {
 	// be used; the wait goes on.
 	OnIgnored func(error)
 	// OnWarning, if not nil, is told what the sign-in goes on in spite of: of
-	// an error that wraps [ErrConsentNotAsked].
+	// an error that wraps [ErrConsentNotAsked] or [ErrNotListed].
 	OnWarning func(error)
 }
 
@@ -180,6 +180,7 @@ func (c *Client) BeginLogin(ctx context.Context) (authorizationURL string, pendi
 	if err != nil {
 		return "", nil, err
 	}
+	s.warnUnlisted(cfg, nil)
 	scopes := s.scopesFor(cfg, signIn{login: &LoginOptions{}}, held.Grant)
 	_, pending, authorizationURL, err = s.begin(ctx, cfg, scopes, held.Grant, nil, func() (*oauthClient, error) {
 		return s.webClient(ctx, cfg, redirect)

@@ -137,6 +137,10 @@ var (
 	// a client that serves more than one server. It may then give this one a
 	// token by what the user has allowed another.
 	ErrConsentNotAsked = errors.New("the authorization server cannot be told to ask for consent")
+
+	// ErrNotListed says that the authorization server lists the resources that
+	// it serves (RFC 9728 §4, protected_resources), and this one is not there.
+	ErrNotListed = errors.New("the authorization server does not list this server")
 )
 
 // warn says what a sign-in goes on in spite of.
@@ -144,6 +148,14 @@ func (s *state) warn(step Step, opts *LoginOptions, err error) {
 	s.log.Warn("sign-in goes on", "step", step.String(), "warning", err.Error())
 	if opts != nil && opts.OnWarning != nil {
 		opts.OnWarning(err)
+	}
+}
+
+// warnUnlisted warns of a resource that its authorization server does not list.
+// It is no more than a warning: lists may be incomplete.
+func (s *state) warnUnlisted(cfg *discovery.Configuration, opts *LoginOptions) {
+	if resource := cmp.Or(cfg.Resource, s.serverURL); !cfg.AuthorizationServer.MayServe(resource) {
+		s.warn(StepDiscovery, opts, fmt.Errorf("%w: %s is not among the protected_resources of %s, so its tokens may be meant for others", ErrNotListed, text.Quote(resource), text.Quote(cfg.Issuer)))
 	}
 }
 

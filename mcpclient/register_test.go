@@ -447,3 +447,31 @@ func TestAnotherPathOfAnOriginAsksFirst(t *testing.T) {
 		t.Errorf("%d registrations", n)
 	}
 }
+
+func TestAServerThatIsNotListed(t *testing.T) {
+	for _, test := range []struct {
+		list  func(srv *sandbox.Server) any
+		warns bool
+	}{
+		{func(*sandbox.Server) any { return nil }, false},
+		{func(*sandbox.Server) any { return []string{} }, false},
+		{func(*sandbox.Server) any { return "all of them" }, false},
+		{func(srv *sandbox.Server) any { return []any{"https://other.example", 7} }, false},
+		{func(srv *sandbox.Server) any { return []string{"https://other.example", srv.URL()} }, false},
+		{func(srv *sandbox.Server) any { return []string{strings.Replace(srv.URL(), "http", "HTTP", 1)} }, false},
+		{func(srv *sandbox.Server) any { return []string{"https://other.example"} }, true},
+		{func(srv *sandbox.Server) any { return []string{srv.URL() + "/", srv.APIURL()} }, true},
+	} {
+		srv := start(t, sandbox.Options{})
+		list := test.list(srv)
+		srv.Fail(sandbox.StepServerMetadata, sandbox.Fault{Set: map[string]any{"protected_resources": list}})
+		c, _ := newClient(t, srv, nil)
+		warned := false
+		if err := c.Login(t.Context(), &mcpclient.LoginOptions{OnWarning: func(err error) { warned = errors.Is(err, mcpclient.ErrNotListed) }}); err != nil {
+			t.Errorf("%v: %v", list, err)
+		}
+		if warned != test.warns {
+			t.Errorf("%v: warned %v", list, warned)
+		}
+	}
+}

@@ -188,6 +188,7 @@ func (s *state) signInNow(ctx context.Context, want signIn, held *tokenstore.Gra
 			return nil, at(StepAuthorize, err)
 		}
 	}
+	s.warnUnlisted(cfg, want.login)
 	for again := false; ; again = true {
 		cl, p, address, err := s.begin(ctx, cfg, s.scopesFor(cfg, want, held), held, want.login, func() (*oauthClient, error) {
 			return s.client(ctx, cfg, want.login)
