@@ -137,6 +137,17 @@ func (a *admin) policy(provider string) string {
 	return ""
 }
 
+// without takes a policy away until the test ends.
+func (a *admin) without(provider string) {
+	a.t.Helper()
+	path := a.policy(provider)
+	var old object
+	a.do("GET", path, nil, &old)
+	a.do("DELETE", path, nil, nil)
+	t := a.t
+	t.Cleanup(func() { asAdmin(t, a.KeycloakServer).do("POST", "/components", old, nil) })
+}
+
 var httpClient = &http.Client{
 	Timeout:       30 * time.Second,
 	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },

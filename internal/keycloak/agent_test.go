@@ -22,6 +22,7 @@ var errNoRedirect = errors.New("no redirect, but a page of Keycloak")
 
 var (
 	formAction  = regexp.MustCompile(`<form[^>]*\baction="([^"]+)"`)
+	grantAccess = regexp.MustCompile(`Grant Access to ([^<]*?)\s*<`)
 	hiddenInput = regexp.MustCompile(`<input type="hidden" name="(tab_id|csrf)" value="([^"]*)"`) // the sandbox's
 )
 
@@ -29,7 +30,8 @@ var (
 // posts their forms, and the sandbox's. It keeps cookies, and so the single sign-on session.
 type browser struct {
 	user, password string
-	deny           bool // on the consent page
+	deny           bool     // on the consent page
+	asked          []string // for whom such pages have asked
 	http           *http.Client
 }
 
@@ -62,6 +64,9 @@ func (b *browser) open(ctx context.Context, address string) error {
 		form := url.Values{}
 		for _, m := range hiddenInput.FindAllStringSubmatch(page, -1) {
 			form.Set(m[1], m[2])
+		}
+		if m := grantAccess.FindStringSubmatch(page); m != nil {
+			b.asked = append(b.asked, html.UnescapeString(m[1]))
 		}
 		switch {
 		case strings.Contains(page, `name="password"`):
