@@ -2,10 +2,10 @@
 // flow, "store tokens securely: in the OS keychain, always encrypted at rest".
 //
 // A [Store] holds two kinds of record, a [Registration] per issuer,
-// application and redirect addresses, and a [Grant] per server and account.
-// [Keychain] keeps them in the operating system's keychain, [File] in files
-// sealed with age, [Memory] in this process; package tokenstore/storetest
-// proves that any other implementation keeps the contract.
+// application, origin of servers and redirect addresses, and a [Grant] per
+// server and account. [Keychain] keeps them in the operating system's
+// keychain, [File] in files sealed with age, [Memory] in this process; package
+// tokenstore/storetest proves that any other implementation keeps the contract.
 //
 // Writing has one way only, [Store.Update], which holds a lock across
 // goroutines and processes over read, change and write. Rotating refresh
