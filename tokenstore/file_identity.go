@@ -1,0 +1,201 @@
+package tokenstore
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"filippo.io/age"
+)
+
+const (
+	sealedIdentity = "identity.age"         // the identity that Passphrase opens
+	fingerprint    = "identity.fingerprint" // of the folder's identity; written after it
+)
+
+// open returns the identity of the folder. Where it fails for a reason that
+// will not go away in this process, it fails so again without trying.
+func (f *File) open(ctx context.Context, dir string) (*age.X25519Identity, error) {
+	leave, ok := f.opening.Enter(ctx, "")
+	if !ok {
+		return nil, ctx.Err()
+	}
+	defer leave()
+	if f.identity != nil || f.wrong != nil {
+		return f.identity, f.wrong
+	}
+	fresh := func() bool {
+		_, err := os.Stat(filepath.Join(dir, fingerprint))
+		return errors.Is(err, fs.ErrNotExist)
+	}
+	if fresh() {
+		// One process at a time, or two would each make an identity. The
+		// wait may be for a person, and is bounded by ctx alone.
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, unavailable("folder", err)
+		}
+		unlock, err := f.locks.acquire(ctx, time.Now(), filepath.Join(dir, "identity.lock"))
+		if err != nil {
+			return nil, err
+		}
+		defer unlock()
+	}
+	identity, err := f.load(ctx, dir, fresh())
+	if err == nil {
+		err = checkFingerprint(dir, identity)
+	}
+	if errors.Is(err, ErrWrongIdentity) {
+		f.wrong = err
+	}
+	if err != nil {
+		return nil, err
+	}
+	f.identity = identity
+	return identity, nil
+}
+
+// load reads the identity, and makes Passphrase's if the folder is fresh.
+func (f *File) load(ctx context.Context, dir string, fresh bool) (*age.X25519Identity, error) {
+	given := 0
+	for _, is := range []bool{!f.Identity.IsZero(), f.IdentityFile != "", f.Passphrase != nil} {
+		if is {
+			given++
+		}
+	}
+	switch {
+	case given != 1:
+		return nil, fmt.Errorf("%w: exactly one of Identity, IdentityFile and Passphrase must be set", ErrWrongIdentity)
+	case !f.Identity.IsZero():
+		return parseIdentity([]byte(f.Identity.Reveal()))
+	case f.IdentityFile != "":
+		data, err := readFile(f.IdentityFile)
+		if err != nil {
+			return nil, err
+		}
+		return parseIdentity(data)
+	}
+
+	path := filepath.Join(dir, sealedIdentity)
+	sealed, err := readFile(path)
+	create := errors.Is(err, fs.ErrNotExist)
+	switch {
+	case create && !fresh:
+		return nil, fmt.Errorf("%w: %s was not sealed with a passphrase", ErrWrongIdentity, dir)
+	case err != nil && !create:
+		return nil, err
+	}
+	if !f.asked {
+		passphrase, err := f.Passphrase(ctx, create)
+		if err != nil && ctx.Err() != nil {
+			return nil, err // nobody has answered: ask again
+		}
+		f.asked, f.passphrase, f.refused = true, passphrase, err
+	}
+	if f.refused != nil {
+		return nil, f.refused
+	}
+	if f.passphrase.IsZero() {
+		return nil, fmt.Errorf("%w: the passphrase is empty", ErrWrongIdentity)
+	}
+	if create {
+		return f.create(path)
+	}
+	key, err := age.NewScryptIdentity(f.passphrase.Reveal())
+	if err != nil {
+		return nil, unavailable("passphrase", err)
+	}
+	data, err := unseal(sealed, key)
+	if no := (*age.NoIdentityMatchError)(nil); errors.As(err, &no) {
+		return nil, fmt.Errorf("%w: the passphrase does not open %s", ErrWrongIdentity, path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrCorrupt, path, err)
+	}
+	return parseIdentity(data)
+}
+
+// create makes the identity that the passphrase seals.
+func (f *File) create(path string) (*age.X25519Identity, error) {
+	identity, err := age.GenerateX25519Identity()
+	if err != nil {
+		return nil, unavailable("generate identity", err)
+	}
+	lock, err := age.NewScryptRecipient(f.passphrase.Reveal())
+	if err != nil {
+		return nil, unavailable("passphrase", err)
+	}
+	if f.scryptLogN != 0 {
+		lock.SetWorkFactor(f.scryptLogN)
+	}
+	sealed, err := seal([]byte(identity.String()+"\n"), lock)
+	if err != nil {
+		return nil, unavailable("seal", err)
+	}
+	return identity, writeFile(path, sealed)
+}
+
+func parseIdentity(text []byte) (*age.X25519Identity, error) {
+	ids, err := age.ParseIdentities(bytes.NewReader(bytes.ReplaceAll(text, []byte("\r"), nil)))
+	if err != nil {
+		// Not age's own error: it may quote the identity.
+		return nil, fmt.Errorf("%w: not an age identity", ErrWrongIdentity)
+	}
+	if len(ids) == 1 {
+		if id, ok := ids[0].(*age.X25519Identity); ok {
+			return id, nil
+		}
+	}
+	return nil, fmt.Errorf("%w: exactly one X25519 identity is needed", ErrWrongIdentity)
+}
+
+// checkFingerprint tells a wrong identity from a damaged file, which age
+// cannot. The fingerprint is a hash: the recipient itself would let whoever
+// can write to the folder seal records of his own.
+func checkFingerprint(dir string, identity *age.X25519Identity) error {
+	path := filepath.Join(dir, fingerprint)
+	sum := sha256.Sum256([]byte("astravue-mcp " + identity.Recipient().String()))
+	want := hex.EncodeToString(sum[:]) + "\n"
+	have, err := readFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return writeFile(path, []byte(want))
+	case err != nil:
+		return err
+	case len(have) != len(want):
+		return fmt.Errorf("%w: %s: not a fingerprint", ErrCorrupt, path)
+	case string(have) != want:
+		return fmt.Errorf("%w: %s belongs to another one", ErrWrongIdentity, dir)
+	}
+	return nil
+}
+
+func seal(data []byte, to age.Recipient) ([]byte, error) {
+	var b bytes.Buffer
+	w, err := age.Encrypt(&b, to)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := w.Write(data); err != nil {
+		return nil, err
+	}
+	if err := w.Close(); err != nil {
+		return nil, err
+	}
+	return b.Bytes(), nil
+}
+
+func unseal(sealed []byte, with age.Identity) ([]byte, error) {
+	r, err := age.Decrypt(bytes.NewReader(sealed), with)
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(r)
+}
