@@ -2,8 +2,6 @@ package tokenstore
 
 import (
 	"errors"
-	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -17,23 +15,23 @@ import (
 // maxFile bounds what is read of a file that may be anything.
 const maxFile = 4 << 20
 
-// readFile returns a file's content, or an error that wraps [fs.ErrNotExist]
-// or one of this package's.
+// readFile returns the content of a file of our own, or an error that wraps
+// [fs.ErrNotExist] or one of this package's.
 func readFile(path string) (data []byte, err error) {
 	err = patiently(func() error {
-		file, err := os.Open(path)
+		file, err := openOwn(path)
 		if err != nil {
 			return err
 		}
 		defer file.Close()
-		data, err = io.ReadAll(io.LimitReader(file, maxFile+1))
+		data, err = readAll(path, file)
 		return err
 	})
+	if refused := (*FileError)(nil); errors.As(err, &refused) || errors.Is(err, ErrCorrupt) {
+		return nil, err
+	}
 	if err != nil {
 		return nil, unavailable("read", err)
-	}
-	if len(data) > maxFile {
-		return nil, fmt.Errorf("%w: %s is too large", ErrCorrupt, path)
 	}
 	return data, nil
 }

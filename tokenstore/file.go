@@ -28,6 +28,21 @@ var ErrWrongIdentity = errors.New("tokenstore: wrong identity or passphrase")
 // Files are 0600 in a folder of 0700, named by hashes, and replaced whole:
 // after a crash or a power loss each is the old one or the new one. The locks
 // are in the folder too, so whoever shares the records shares their locks.
+//
+// What another user of the machine could have written or read is a [*FileError]
+// that wraps [ErrExposed] and names the command that mends it: a folder that
+// others can write to, or on the way to which others could put another in its
+// place, or that belongs to another user; a file in it that is open to others
+// or another user's. (A folder of a Kubernetes volume needs an fsGroupChangePolicy
+// of OnRootMismatch, or each mount opens the files to the group.) A symbolic
+// link, a pipe or a device in the place of a file is never opened. Windows
+// keeps others out by lists that files inherit, which are not looked at.
+//
+// Who can write to the folder all the same, this user's other programs and
+// whoever restores a backup, can put an older record back, unnoticed: there is
+// nothing outside the folder to compare it with. Its grant is then used, and a
+// server that detects the reuse of a refresh token ends the session; after a
+// sign-out, a record that is put back says that there is a session.
 type File struct {
 	// Dir is the folder; "": astravue-mcp in [os.UserConfigDir].
 	Dir string
@@ -36,14 +51,17 @@ type File struct {
 	Identity Secret
 
 	// IdentityFile is the path of a file with one such identity, as
-	// age-keygen writes it: a mounted secret, for example.
+	// age-keygen writes it: a mounted secret, for example. It is read as
+	// [ReadSecretFile] does.
 	IdentityFile string
 
 	// Passphrase returns a person's passphrase. It opens an identity that is
 	// generated once and kept in the folder, sealed with it; create says
 	// that this is about to happen, so that it can be asked for twice. It is
 	// called at most once per File, not before there is something to read
-	// or write, and its error is returned by every later use.
+	// or write, and its error is returned by every later use. To open what
+	// it seals takes 256 MiB for about a second; an identity that would take
+	// more is refused.
 	Passphrase func(ctx context.Context, create bool) (Secret, error)
 
 	// LockTimeout bounds an Update's wait; 0: [DefaultLockTimeout].
@@ -53,6 +71,7 @@ type File struct {
 
 	opening    gate.Gate // of what follows
 	identity   *age.X25519Identity
+	pinned     bool  // the folder has the identity's fingerprint
 	wrong      error // why there will be no identity
 	asked      bool
 	passphrase Secret
@@ -86,13 +105,12 @@ func (f *File) Update(ctx context.Context, key Key, do func(context.Context, *Lo
 		return err
 	}
 	return update(ctx, func(ctx context.Context) (func(), error) {
-		if err := os.MkdirAll(e.dir, 0o700); err != nil {
-			return nil, unavailable("folder", err)
-		}
 		start := time.Now()
 		ctx, cancel := withLimit(ctx, key, f.LockTimeout)
 		defer cancel()
-		return f.locks.acquire(ctx, start, filepath.Join(e.dir, e.name+".lock"))
+		return f.locks.acquire(ctx, start, func() (string, error) {
+			return filepath.Join(e.dir, e.name+".lock"), makeFolder(e.dir)
+		})
 	}, e, do)
 }
 
@@ -133,6 +151,16 @@ func (s *fileSection) title(e Entry) []byte {
 }
 
 func (s *fileSection) Read(ctx context.Context, e Entry) ([]byte, error) {
+	return under(ctx, func() ([]byte, error) { return s.read(ctx, e) }, nil)
+}
+
+func (s *fileSection) read(ctx context.Context, e Entry) ([]byte, error) {
+	switch err := checkFolder(s.dir); {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, ErrNotFound
+	case err != nil:
+		return nil, folderError(err)
+	}
 	sealed, err := readFile(s.path(e))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, ErrNotFound
@@ -140,7 +168,7 @@ func (s *fileSection) Read(ctx context.Context, e Entry) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	identity, err := s.f.open(ctx, s.dir)
+	identity, err := s.f.open(ctx, s.dir, false)
 	if err != nil {
 		return nil, err
 	}
@@ -156,7 +184,7 @@ func (s *fileSection) Read(ctx context.Context, e Entry) ([]byte, error) {
 }
 
 func (s *fileSection) Write(ctx context.Context, e Entry, data []byte) error {
-	identity, err := s.f.open(ctx, s.dir)
+	identity, err := s.f.open(ctx, s.dir, true)
 	if err != nil {
 		return err
 	}

@@ -21,49 +21,54 @@ const (
 	fingerprint    = "identity.fingerprint" // of the folder's identity; written after it
 )
 
-// open returns the identity of the folder. Where it fails for a reason that
-// will not go away in this process, it fails so again without trying.
-func (f *File) open(ctx context.Context, dir string) (*age.X25519Identity, error) {
+// open returns the identity of the folder, which was checked. It makes nothing
+// unless it may. Where it fails for a reason that will not go away in this
+// process, it fails so again without trying.
+func (f *File) open(ctx context.Context, dir string, mayMake bool) (*age.X25519Identity, error) {
 	leave, ok := f.opening.Enter(ctx, "")
 	if !ok {
 		return nil, ctx.Err()
 	}
 	defer leave()
-	if f.identity != nil || f.wrong != nil {
+	if f.wrong != nil || f.identity != nil && f.pinned {
 		return f.identity, f.wrong
 	}
 	fresh := func() bool {
-		_, err := os.Stat(filepath.Join(dir, fingerprint))
+		_, err := os.Lstat(filepath.Join(dir, fingerprint))
 		return errors.Is(err, fs.ErrNotExist)
 	}
-	if fresh() {
+	if mayMake && fresh() {
 		// One process at a time, or two would each make an identity. The
 		// wait may be for a person, and is bounded by ctx alone.
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return nil, unavailable("folder", err)
-		}
-		unlock, err := f.locks.acquire(ctx, time.Now(), filepath.Join(dir, "identity.lock"))
+		unlock, err := f.locks.acquire(ctx, time.Now(), func() (string, error) {
+			return filepath.Join(dir, "identity.lock"), makeFolder(dir)
+		})
 		if err != nil {
 			return nil, err
 		}
 		defer unlock()
 	}
-	identity, err := f.load(ctx, dir, fresh())
+	identity, err := f.identity, error(nil)
+	if identity == nil {
+		identity, err = f.load(ctx, dir, fresh(), mayMake)
+	}
+	pinned := false
 	if err == nil {
-		err = checkFingerprint(dir, identity)
+		pinned, err = checkFingerprint(dir, identity, mayMake)
 	}
 	if errors.Is(err, ErrWrongIdentity) {
-		f.wrong = err
+		f.wrong, f.identity = err, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	f.identity = identity
+	f.identity, f.pinned = identity, pinned
 	return identity, nil
 }
 
-// load reads the identity, and makes Passphrase's if the folder is fresh.
-func (f *File) load(ctx context.Context, dir string, fresh bool) (*age.X25519Identity, error) {
+// load reads the identity, and makes Passphrase's if the folder is fresh and
+// it may.
+func (f *File) load(ctx context.Context, dir string, fresh, mayMake bool) (*age.X25519Identity, error) {
 	given := 0
 	for _, is := range []bool{!f.Identity.IsZero(), f.IdentityFile != "", f.Passphrase != nil} {
 		if is {
@@ -76,19 +81,27 @@ func (f *File) load(ctx context.Context, dir string, fresh bool) (*age.X25519Ide
 	case !f.Identity.IsZero():
 		return parseIdentity([]byte(f.Identity.Reveal()))
 	case f.IdentityFile != "":
-		data, err := readFile(f.IdentityFile)
+		data, err := ReadSecretFile(ctx, f.IdentityFile)
+		if refused := (*FileError)(nil); err != nil && !errors.As(err, &refused) {
+			err = unavailable("identity", err)
+		}
 		if err != nil {
 			return nil, err
 		}
-		return parseIdentity(data)
+		return parseIdentity([]byte(data.Reveal()))
 	}
 
-	path := filepath.Join(dir, sealedIdentity)
+	path, print := filepath.Join(dir, sealedIdentity), filepath.Join(dir, fingerprint)
 	sealed, err := readFile(path)
 	create := errors.Is(err, fs.ErrNotExist)
 	switch {
 	case create && !fresh:
-		return nil, fmt.Errorf("%w: %s was not sealed with a passphrase", ErrWrongIdentity, dir)
+		return nil, &FileError{
+			Path: path, Why: "is missing: the folder was sealed with an identity that is kept elsewhere, or what it holds is lost",
+			Mend: []string{"rm", print}, Err: ErrWrongIdentity,
+		}
+	case create && !mayMake:
+		return nil, fmt.Errorf("%w: %s is missing, and with it what opens the records", ErrCorrupt, path)
 	case err != nil && !create:
 		return nil, err
 	}
@@ -112,15 +125,23 @@ func (f *File) load(ctx context.Context, dir string, fresh bool) (*age.X25519Ide
 	if err != nil {
 		return nil, unavailable("passphrase", err)
 	}
+	key.SetMaxWorkFactor(maxWorkFactor)
 	data, err := unseal(sealed, key)
 	if no := (*age.NoIdentityMatchError)(nil); errors.As(err, &no) {
 		return nil, fmt.Errorf("%w: the passphrase does not open %s", ErrWrongIdentity, path)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s: %w", ErrCorrupt, path, err)
+		return nil, &FileError{
+			Path: path, Why: fmt.Sprintf("cannot be opened (%v), and without a copy of it what the folder holds is lost", err),
+			Mend: []string{"rm", "-f", path, print}, Err: ErrCorrupt,
+		}
 	}
 	return parseIdentity(data)
 }
+
+// maxWorkFactor is age's own when it seals: 2^18 takes 256 MiB and about a
+// second. Each step more doubles both, and a file may ask for any number.
+const maxWorkFactor = 18
 
 // create makes the identity that the passphrase seals.
 func (f *File) create(path string) (*age.X25519Identity, error) {
@@ -157,24 +178,30 @@ func parseIdentity(text []byte) (*age.X25519Identity, error) {
 }
 
 // checkFingerprint tells a wrong identity from a damaged file, which age
-// cannot. The fingerprint is a hash: the recipient itself would let whoever
+// cannot. It reports whether the folder has the fingerprint, which it makes if
+// it may. The fingerprint is a hash: the recipient itself would let whoever
 // can write to the folder seal records of his own.
-func checkFingerprint(dir string, identity *age.X25519Identity) error {
+func checkFingerprint(dir string, identity *age.X25519Identity, mayMake bool) (pinned bool, err error) {
 	path := filepath.Join(dir, fingerprint)
 	sum := sha256.Sum256([]byte("astravue-mcp " + identity.Recipient().String()))
 	want := hex.EncodeToString(sum[:]) + "\n"
 	have, err := readFile(path)
 	switch {
+	case errors.Is(err, fs.ErrNotExist) && !mayMake:
+		return false, nil
 	case errors.Is(err, fs.ErrNotExist):
-		return writeFile(path, []byte(want))
+		return true, writeFile(path, []byte(want))
 	case err != nil:
-		return err
+		return false, err
 	case len(have) != len(want):
-		return fmt.Errorf("%w: %s: not a fingerprint", ErrCorrupt, path)
+		return false, &FileError{
+			Path: path, Why: "is not a fingerprint; a new one is made of the identity",
+			Mend: []string{"rm", path}, Err: ErrCorrupt,
+		}
 	case string(have) != want:
-		return fmt.Errorf("%w: %s belongs to another one", ErrWrongIdentity, dir)
+		return false, fmt.Errorf("%w: %s belongs to another one", ErrWrongIdentity, dir)
 	}
-	return nil
+	return true, nil
 }
 
 func seal(data []byte, to age.Recipient) ([]byte, error) {

@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -38,14 +37,20 @@ const (
 // records are not small, so a record is kept in parts of 2,000 bytes and a
 // head item that names them; item names are hashes, since they show in command
 // lines on macOS. All that is secret is in the items; the lock is a file.
+//
+// A program that the keychain lets in can put an older record back, and so can
+// whoever restores the keychain from a backup, unnoticed: there is nothing
+// outside the keychain to compare it with. What comes of it is what comes of it
+// for a [File].
 type Keychain struct {
 	// Service is the name under which the items are kept, and which some
 	// keychains show to people; "": "astravue-mcp".
 	Service string
 
 	// LockDir is the folder of the lock files, which all processes that
-	// share the keychain must share; "": a private one that depends on the
-	// user and the machine alone, not on HOME or another variable.
+	// share the keychain must share, and which is refused as that of a
+	// [File] is; "": a private one that depends on the user and the machine
+	// alone, not on HOME or another variable.
 	LockDir string
 
 	// LockTimeout bounds an Update's wait; 0: [DefaultLockTimeout].
@@ -111,14 +116,10 @@ func (k *Keychain) Get(ctx context.Context, key Key) (Record, error) {
 // Update implements [Store].
 func (k *Keychain) Update(ctx context.Context, key Key, f func(context.Context, *Locked) error) error {
 	return update(ctx, func(ctx context.Context) (func(), error) {
-		path, err := k.lockPath(key)
-		if err != nil {
-			return nil, unavailable("lock folder", err)
-		}
 		start := time.Now()
 		ctx, cancel := withLimit(ctx, key, k.LockTimeout)
 		defer cancel()
-		return k.locks.acquire(ctx, start, path)
+		return k.locks.acquire(ctx, start, func() (string, error) { return k.lockPath(key) })
 	}, k.section(key), f)
 }
 
@@ -146,7 +147,7 @@ func (k *Keychain) lockPath(key Key) (string, error) {
 	if dir == "" {
 		dir, err = userDir()
 	} else {
-		err = os.MkdirAll(dir, 0o700)
+		err = makeFolder(dir)
 	}
 	return filepath.Join(dir, hashName(k.service(), string(key))+".lock"), err
 }

@@ -4,15 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/gofrs/flock"
 
 	"github.com/astravue/mcp-client-go/internal/crashpoint"
 	"github.com/astravue/mcp-client-go/internal/gate"
+	"github.com/astravue/mcp-client-go/internal/text"
 )
 
 // update is Store.Update for all stores of this package: under the lock that
@@ -83,16 +84,35 @@ const (
 	lastRetry  = 100 * time.Millisecond
 )
 
-// acquire takes the lock of path, a file that is never removed: who removed it
-// would admit a second holder. The wait began at start, and ctx bounds it.
-func (l *fileLocks) acquire(ctx context.Context, start time.Time, path string) (release func(), err error) {
+// acquire takes the lock of the path that find yields, a file that is never
+// removed: who removed it would admit a second holder. The wait began at start,
+// and ctx bounds it.
+func (l *fileLocks) acquire(ctx context.Context, start time.Time, find func() (path string, err error)) (release func(), err error) {
+	return under(ctx, func() (func(), error) {
+		path, err := find()
+		if err != nil {
+			return nil, err
+		}
+		return l.lock(ctx, start, path)
+	}, func(release func(), err error) {
+		if err == nil {
+			release()
+		}
+	})
+}
+
+func (l *fileLocks) lock(ctx context.Context, start time.Time, path string) (release func(), err error) {
 	leave, ok := l.gate.Enter(ctx, path)
 	if !ok {
 		return nil, lockError(ctx, start, holder(path))
 	}
 	// A new Flock each time: one that is shared counts as held for everybody.
 	for delay := firstRetry; ; delay = min(delay*3/2, lastRetry) {
-		f := flock.New(path, flock.SetPermissions(0o600))
+		if err := checkOwn(path); err != nil {
+			leave()
+			return nil, err
+		}
+		f := flock.New(path, flock.SetPermissions(0o600), flock.SetFlag(os.O_CREATE|openNoFollow))
 		ok, err := f.TryLock()
 		if ok && !current(f) {
 			_ = f.Unlock() // somebody removed the file; a newcomer would make, and lock, another
@@ -128,7 +148,7 @@ func current(f *flock.Flock) bool {
 	if err != nil {
 		return false
 	}
-	want, err := os.Stat(f.Path())
+	want, err := os.Lstat(f.Path())
 	return err == nil && os.SameFile(have, want)
 }
 
@@ -142,17 +162,26 @@ func setHolder(path string) {
 		program = os.Args[0]
 	}
 	now := time.Now()
-	text := fmt.Sprintf("process %d (%s) since %s", os.Getpid(), filepath.Base(program), now.Format(time.RFC3339))
-	_ = os.WriteFile(holderPath(path), []byte(text), 0o600)
+	line := fmt.Sprintf("process %d (%s) since %s", os.Getpid(), filepath.Base(program), now.Format(time.RFC3339))
+	_ = os.Remove(holderPath(path)) // also what leads elsewhere
+	if file, err := os.OpenFile(holderPath(path), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600); err == nil {
+		_, _ = file.WriteString(line)
+		_ = file.Close()
+	}
 	_ = os.Chtimes(path, now, now) // keeps cleaners of temporary folders away
 }
 
 func holder(path string) string {
-	data, err := os.ReadFile(holderPath(path))
+	file, err := openOwn(holderPath(path))
+	if err != nil {
+		return ""
+	}
+	defer file.Close()
+	data, err := io.ReadAll(io.LimitReader(file, 501))
 	if err != nil || len(data) > 500 {
 		return ""
 	}
-	return strings.ToValidUTF8(strings.TrimSpace(string(data)), "")
+	return text.Short(string(data))
 }
 
 func unavailable(what string, err error) error {

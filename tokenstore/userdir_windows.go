@@ -1,7 +1,6 @@
 package tokenstore
 
 import (
-	"os"
 	"path/filepath"
 
 	"golang.org/x/sys/windows"
@@ -15,5 +14,5 @@ func userDir() (string, error) {
 		return "", err
 	}
 	dir := filepath.Join(local, "astravue-mcp")
-	return dir, os.MkdirAll(dir, 0o700)
+	return dir, makeFolder(dir)
 }

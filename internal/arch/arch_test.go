@@ -44,7 +44,7 @@ var rooms = map[string]room{
 			"mcpclient", "refresh", "discovery", "pkce", "dcr", "authcode", "callback", "tokenstore",
 			"internal/clock", "internal/secret", "internal/text", "sandbox",
 		},
-		others: []string{"github.com/spf13/cobra", "github.com/pkg/browser", "golang.org/x/term", "filippo.io/age", sdk + "mcp", sdk + "jsonrpc"},
+		others: []string{"github.com/spf13/cobra", "github.com/pkg/browser", "golang.org/x/term", "golang.org/x/sys/unix", "filippo.io/age", sdk + "mcp", sdk + "jsonrpc"},
 		tests:  []string{"github.com/rogpeppe/go-internal", sdk + "auth"},
 	},
 	"examples/": {
@@ -92,7 +92,7 @@ var rooms = map[string]room{
 	"callback":  {floor: 1},
 	"tokenstore": {
 		floor:  1,
-		own:    []string{"internal/secret", "internal/clock", "internal/crashpoint", "internal/gate"},
+		own:    []string{"internal/secret", "internal/clock", "internal/crashpoint", "internal/gate", "internal/text"},
 		others: []string{"github.com/zalando/go-keyring", "github.com/godbus/dbus/v5", "github.com/gofrs/flock", "filippo.io/age", "golang.org/x/sys/"},
 	},
 	"tokenstore/postgres": {
@@ -166,7 +166,7 @@ var reasons = map[string]string{
 	"golang.org/x/net":                       "idna: the one spelling of a host, as net/http has it, for guards and for people",
 	"golang.org/x/oauth2":                    "PKCE, and the token type of the ecosystem",
 	"golang.org/x/sync":                      "singleflight: one refresh for all who wait",
-	"golang.org/x/sys":                       "what Windows calls a file that only its owner may read",
+	"golang.org/x/sys":                       "what the systems have no common word for: a user's folder on Windows, read-only mounts, processes of which no core is dumped",
 	"golang.org/x/term":                      "asks for a passphrase without showing it",
 
 	"github.com/chromedp/cdproto":     "tests: Chromium's protocol, where chromedp has no word for it",
