@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -59,7 +58,7 @@ error, the address to open:
 				if r.ClientID == "" {
 					return usagef("--client-secret-file goes with --client-id")
 				}
-				secret, err := a.readSecret(secretFile)
+				secret, err := a.readSecret(ctx, secretFile)
 				if err != nil {
 					return err
 				}
@@ -213,20 +212,22 @@ func (a *app) openBrowser(ctx context.Context, url string) error {
 
 // readSecret reads a client secret from a file, never from an argument, which
 // other users of the computer can see.
-func (a *app) readSecret(name string) (tokenstore.Secret, error) {
-	var data []byte
+func (a *app) readSecret(ctx context.Context, name string) (tokenstore.Secret, error) {
+	var secret tokenstore.Secret
 	var err error
 	if name == "-" {
+		var data []byte
 		data, err = io.ReadAll(io.LimitReader(a.stdin, 1<<16))
+		secret = tokenstore.NewSecret(string(data))
 	} else {
-		data, err = os.ReadFile(name)
+		secret, err = tokenstore.ReadSecretFile(ctx, name)
 	}
 	if err != nil {
 		return tokenstore.Secret{}, &usageError{fmt.Errorf("--client-secret-file: %w", err)}
 	}
-	data = bytes.TrimSpace(data)
-	if len(data) == 0 {
+	text := strings.TrimSpace(secret.Reveal())
+	if text == "" {
 		return tokenstore.Secret{}, &usageError{errors.New("--client-secret-file: it is empty")}
 	}
-	return tokenstore.NewSecret(string(data)), nil
+	return tokenstore.NewSecret(text), nil
 }

@@ -56,11 +56,11 @@ func (p *pasteboard) open() bool {
 // ASTRAVUE_MCP_PASSPHRASE_FILE names, or from the terminal.
 func (a *app) passphrase(ctx context.Context, create bool) (tokenstore.Secret, error) {
 	if name := os.Getenv("ASTRAVUE_MCP_PASSPHRASE_FILE"); name != "" {
-		data, err := os.ReadFile(name)
+		secret, err := tokenstore.ReadSecretFile(ctx, name)
 		if err != nil {
-			return tokenstore.Secret{}, &passphraseError{err}
+			return secret, &passphraseError{err}
 		}
-		return checkPassphrase(data)
+		return checkPassphrase([]byte(secret.Reveal()))
 	}
 	tty := a.terminal()
 	if tty == nil {

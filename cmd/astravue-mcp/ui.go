@@ -78,8 +78,8 @@ const codes = `  usage, login_required, token_refused, forbidden, denied, author
   issuer_mismatch, metadata_mismatch, no_pkce, unsafe_address, no_sign_in,
   not_found, no_client_id, registration_refused, too_many_clients, port_taken,
   client_refused, exchange_failed, locked, no_passphrase, wrong_passphrase,
-  store_unavailable, store_damaged, not_saved, try_again, interrupted, timeout,
-  tls, network, no_answer, server_error, bad_answer, failed`
+  store_unavailable, store_damaged, exposed, not_saved, try_again, interrupted,
+  timeout, tls, network, no_answer, server_error, bad_answer, failed`
 
 // report prints err, if there is one, and returns the exit status.
 func (a *app) report(err error) int {
@@ -153,6 +153,7 @@ func (a *app) explain(err error) (code string, status int, hint string) {
 		forbidden *mcpclient.ForbiddenError
 		answer    *mcpclient.AnswerError
 		locked    *tokenstore.LockTimeoutError
+		file      *tokenstore.FileError
 		retry     *refresh.RetryError
 		client    *refresh.ClientError
 		exchange  *authcode.TokenError
@@ -164,6 +165,8 @@ func (a *app) explain(err error) (code string, status int, hint string) {
 	switch {
 	case a.interrupted():
 		return "interrupted", exitFailure, ""
+	case errors.As(err, &file) && errors.Is(err, tokenstore.ErrExposed):
+		return "exposed", exitFailure, "It was not used." + mend(" To put that right: ", file)
 	case errors.As(err, &tool):
 		return "usage", exitUsage, "To see what there is: " + a.line(strings.TrimSpace("tools "+tool.tool))
 	case errors.As(err, &usage):
@@ -221,7 +224,11 @@ func (a *app) explain(err error) (code string, status int, hint string) {
 	case errors.As(err, &phrase):
 		return "no_passphrase", exitFailure, "Give it at a terminal or in a file (ASTRAVUE_MCP_PASSPHRASE_FILE); a machine takes an age identity (ASTRAVUE_MCP_IDENTITY_FILE)."
 	case errors.Is(err, tokenstore.ErrWrongIdentity):
-		return "wrong_passphrase", exitFailure, "Nothing was changed. Try again with the passphrase or identity that the files were made with."
+		return "wrong_passphrase", exitFailure, "Nothing was changed. Try again with the passphrase or identity that the files were made with." + mend(" If that is lost, begin anew: ", file)
+	case file != nil && errors.Is(err, tokenstore.ErrCorrupt):
+		return "store_damaged", exitFailure, "Nothing was changed." + mend(" To put that right: ", file)
+	case file != nil:
+		return "store_unavailable", exitFailure, "It was not used." + mend(" To put that right: ", file)
 	case errors.Is(err, tokenstore.ErrUnavailable) && a.store == "keychain":
 		return "store_unavailable", exitFailure, "Unlock the keychain, or keep tokens in encrypted files: --store file (ASTRAVUE_MCP_STORE=file)."
 	case errors.Is(err, tokenstore.ErrUnavailable):
@@ -295,6 +302,17 @@ func (a *app) line(command string) string {
 		parts = append(parts, "--store", "file")
 	}
 	return strings.Join(parts, " ")
+}
+
+// mend returns words with the command that puts a file right, if one does.
+func mend(words string, e *tokenstore.FileError) string {
+	if e == nil || e.Mend == nil {
+		return ""
+	}
+	for _, arg := range e.Mend {
+		words += quoteArg(arg) + " "
+	}
+	return strings.TrimSuffix(words, " ")
 }
 
 func quoteArg(s string) string {
