@@ -53,13 +53,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 		if *id == "" || *secretFile == "" {
 			return errors.New("-client-id and -client-secret-file are needed, or -sandbox")
 		}
-		secret, err := os.ReadFile(*secretFile)
+		secret, err := tokenstore.ReadSecretFile(ctx, *secretFile)
 		if err != nil {
 			return err
 		}
 		client.Server = os.Getenv("ASTRAVUE_MCP_SERVER") // its origin has the Public API too; "": Astravue
 		client.Registration.ClientID = *id
-		client.Registration.ClientSecret = tokenstore.NewSecret(strings.TrimSpace(string(secret)))
+		client.Registration.ClientSecret = tokenstore.NewSecret(strings.TrimSpace(secret.Reveal()))
 	}
 	defer func() { err = errors.Join(err, client.Close()) }()
 	return report(ctx, client, stdout, *every)

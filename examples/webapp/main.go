@@ -68,9 +68,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	}
 	switch {
 	case *keyFile != "":
-		if c.Key, err = os.ReadFile(*keyFile); err != nil {
+		key, err := tokenstore.ReadSecretFile(ctx, *keyFile)
+		if err != nil {
 			return err
 		}
+		c.Key = []byte(key.Reveal())
 	case *tokenKeys != "":
 		return errors.New("-postgres needs a -key-file, or the tokens would outlive the cookies that lead to them")
 	default:

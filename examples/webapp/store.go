@@ -22,7 +22,7 @@ const tidyEvery = 24 * time.Hour
 // where that is not set PGHOST and its like. Its password is in no argument.
 // The parameter pool_max_conns bounds the connections of this process.
 func openPostgres(ctx context.Context, keyFile string) (*postgres.Store, error) {
-	keys, err := readKeys(keyFile)
+	keys, err := readKeys(ctx, keyFile)
 	if err != nil {
 		return nil, err
 	}
@@ -38,13 +38,13 @@ func openPostgres(ctx context.Context, keyFile string) (*postgres.Store, error) 
 }
 
 // readKeys reads keys in base64, a line each.
-func readKeys(file string) ([]tokenstore.Secret, error) {
-	data, err := os.ReadFile(file)
+func readKeys(ctx context.Context, file string) ([]tokenstore.Secret, error) {
+	data, err := tokenstore.ReadSecretFile(ctx, file)
 	if err != nil {
 		return nil, err
 	}
 	var keys []tokenstore.Secret
-	for i, line := range strings.Fields(string(data)) {
+	for i, line := range strings.Fields(data.Reveal()) {
 		key, err := base64.StdEncoding.DecodeString(line)
 		if err != nil || len(key) != postgres.KeySize {
 			return nil, fmt.Errorf("key %d in %s is not %d bytes in base64", i+1, file, postgres.KeySize)
