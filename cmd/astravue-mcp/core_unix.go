@@ -1,0 +1,15 @@
+//go:build unix && !linux
+
+package main
+
+import "golang.org/x/sys/unix"
+
+// noCoreDump keeps tokens out of core dumps. What this program starts, such as
+// the browser, has the limit too, and may lift it.
+func noCoreDump() {
+	var limit unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_CORE, &limit) == nil {
+		limit.Cur = 0
+		_ = unix.Setrlimit(unix.RLIMIT_CORE, &limit)
+	}
+}
