@@ -216,5 +216,5 @@ func under[T any](ctx context.Context, f func() (T, error), late func(T, error))
 		}()
 	}
 	var none T
-	return none, unavailable("its file system does not answer", ctx.Err())
+	return none, unavailable("the disk does not answer, or the pipe", ctx.Err())
 }
