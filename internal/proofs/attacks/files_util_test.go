@@ -53,7 +53,6 @@ type filesVictim struct {
 	base    string // D in scripts is the store's folder, C the one it is in, and so on
 	server  string
 	env     []string
-	input   string // a shell's redirection
 }
 
 func newFilesVictim(t *testing.T) *filesVictim {
