@@ -433,14 +433,22 @@ func newFilesLocks(t *testing.T, home bool) *filesLocks {
 	if err := os.Chmod(v.path("$B/passwd"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	v.sh(`rm -rf /tmp/astravue-mcp-61003`)
-	t.Cleanup(func() { _ = os.RemoveAll("/tmp/astravue-mcp-" + u.uid) })
+	gone := func() {
+		if err := os.RemoveAll(u.shared()); err != nil {
+			t.Error(err)
+		}
+	}
+	gone()
+	t.Cleanup(gone)
 	return u
 }
 
+// shared is the folder that everybody can make.
+func (u *filesLocks) shared() string { return filepath.Join("/tmp", "astravue-mcp-"+u.uid) }
+
 func (u *filesLocks) stranger(script string) {
 	u.t.Helper()
-	u.filesVictim.stranger(`T=/tmp/astravue-mcp-61003; ` + script)
+	u.filesVictim.stranger(`T=` + u.shared() + `; ` + script)
 }
 
 // code has the user take a lock, and yields what the command says; without a keychain there is
@@ -464,7 +472,7 @@ func (u *filesLocks) code() string {
 func (u *filesLocks) where() string {
 	u.t.Helper()
 	var where []string
-	for name, dir := range map[string]string{"the home": u.path("$B/home/.local/state/astravue-mcp"), "the folder in /tmp": "/tmp/astravue-mcp-" + u.uid} {
+	for name, dir := range map[string]string{"the home": u.path("$B/home/.local/state/astravue-mcp"), "the folder in /tmp": u.shared()} {
 		if found, _ := filepath.Glob(filepath.Join(dir, "*.lock")); len(found) > 0 {
 			where = append(where, name)
 		}
