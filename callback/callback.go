@@ -38,6 +38,10 @@ const (
 
 	pageTimeout = 2 * time.Second        // to write a page, once it is known which
 	connGrace   = 100 * time.Millisecond // at Close, for a connection that has sent no request yet
+
+	// secondComes is how long an answer is held back, where somebody else may have been
+	// faster than the person's own browser, until that browser should have come.
+	secondComes = 2 * time.Second
 )
 
 var (
@@ -49,6 +53,10 @@ var (
 	// ErrDenied, wrapped by the error of a check, says that the person or the
 	// server refused access. The page then does not speak of a failure.
 	ErrDenied = errors.New("callback: access was denied")
+
+	// ErrOpenedTwice says that the start page was asked for by two browsers, and
+	// nobody can tell which of them is the person's.
+	ErrOpenedTwice = errors.New("callback: somebody else opened the sign-in too")
 )
 
 // A PortError reports that the redirect address could not be bound, most often
@@ -80,6 +88,12 @@ type Config struct {
 	// empty, the pages speak of "the server".
 	Server string
 
+	// AnyBrowser has Wait take the answer of a browser that [Listener.Start] has
+	// not sent, since the person may use one on another computer. Then whoever
+	// knows the authorization URL may answer, but for other users of this computer
+	// where the system can tell. Without a call of Start that is so anyway.
+	AnyBrowser bool
+
 	// OnIgnored, if not nil, is told of each pasted address that decided
 	// nothing, with an error that wraps [ErrIgnored] and holds nothing of the
 	// address. Wait calls it and goes on when it returns. It is not told of
@@ -94,11 +108,16 @@ type Listener struct {
 	path  string // of uri, as it is sent
 	pages pages
 
-	onIgnored func(error)
-	answers   chan answer
-	waiting   atomic.Bool
-	done      chan struct{} // closed when Wait returns, or by Close
-	finish    func()
+	onIgnored  func(error)
+	anyBrowser bool
+	start      atomic.Pointer[startPage] // nil: there is none
+	twice      chan struct{}             // closed when the start page was opened by two
+	end        func()                    // closes it
+
+	answers chan answer
+	waiting atomic.Bool
+	done    chan struct{} // closed when Wait returns, or by Close
+	finish  func()
 
 	server   http.Server
 	serving  sync.WaitGroup
@@ -110,6 +129,7 @@ type Listener struct {
 
 // An answer is a request that waits for its page.
 type answer struct {
+	came   time.Time
 	values url.Values
 	err    error         // of reading them
 	page   chan page     // gets one; has room for it
@@ -137,14 +157,17 @@ func Listen(ctx context.Context, config Config) (*Listener, error) {
 	uri.Host = net.JoinHostPort(uri.Hostname(), strconv.Itoa(port))
 
 	l := &Listener{
-		uri:       uri,
-		path:      uri.EscapedPath(),
-		pages:     pages,
-		onIgnored: config.OnIgnored,
-		answers:   make(chan answer),
-		done:      make(chan struct{}),
-		fresh:     make(map[net.Conn]struct{}),
+		uri:        uri,
+		path:       uri.EscapedPath(),
+		pages:      pages,
+		onIgnored:  config.OnIgnored,
+		anyBrowser: config.AnyBrowser,
+		twice:      make(chan struct{}),
+		answers:    make(chan answer),
+		done:       make(chan struct{}),
+		fresh:      make(map[net.Conn]struct{}),
 	}
+	l.end = sync.OnceFunc(func() { close(l.twice) })
 	l.finish = sync.OnceFunc(func() { close(l.done) })
 	l.shutdown = sync.OnceValue(l.shut)
 	// No WriteTimeout: an answer is checked before its page is written, and
@@ -242,7 +265,11 @@ func (l *Listener) RedirectURI() string { return l.uri.String() }
 // Wait hands each answer to check, one at a time, until one decides: check
 // returns nil, or an error that does not wrap [ErrIgnored]. Wait returns what
 // that check returned, when the page has been written to its end, at most two
-// seconds later. If ctx ends first it returns ctx.Err() at once.
+// seconds later. If ctx ends first it returns ctx.Err() at once, and if two
+// browsers have opened the start page [ErrOpenedTwice].
+//
+// An answer of a browser that [Listener.Start] has not sent, or of another user
+// of the computer, gets a page that says what to do, and the wait goes on.
 //
 // check gets the parameters of the query; it verifies them and carries the
 // sign-in to its end, exchange and storing included, so that the page tells
@@ -268,7 +295,13 @@ func (l *Listener) Wait(ctx context.Context, check func(context.Context, url.Val
 		case <-l.done:
 			return fmt.Errorf("callback: wait: %w", net.ErrClosed)
 
+		case <-l.twice:
+			return ErrOpenedTwice
+
 		case a := <-l.answers:
+			if !l.hold(ctx, a) {
+				continue
+			}
 			if err := l.check(ctx, check, a); !errors.Is(err, ErrIgnored) {
 				<-a.served
 				return err
@@ -295,6 +328,33 @@ func (l *Listener) Wait(ctx context.Context, check func(context.Context, url.Val
 		}
 	}
 	return ctx.Err()
+}
+
+// hold holds an answer back for as long as it may be that of somebody else, who
+// has seen the start page's address and was faster. It reports whether the
+// answer still counts; if not, a has got its page.
+func (l *Listener) hold(ctx context.Context, a answer) bool {
+	if !l.start.Load().isDoubtful() {
+		return true
+	}
+	select {
+	case <-time.After(time.Until(a.came.Add(secondComes))):
+	case <-l.twice:
+	case <-ctx.Done():
+	case <-l.done:
+	}
+	select {
+	case <-l.twice:
+		a.page <- l.pages.twice
+		<-a.served
+		return false
+	default:
+	}
+	if ctx.Err() != nil || l.isDone() {
+		a.page <- l.pages.failed
+		return false
+	}
+	return true
 }
 
 // check runs check, if there is anything to check, and tells a which page it gets.
@@ -359,28 +419,53 @@ func (l *Listener) closeFresh() {
 func (l *Listener) serve(w http.ResponseWriter, r *http.Request) {
 	path, query, _ := strings.Cut(r.RequestURI, "?")
 	setHeader(w.Header())
-	switch {
+	start := l.start.Load()
+	switch isStart := start.is(r.RequestURI); {
 	case !l.isHost(r.Host):
 		// A page of another name that was made to point here (DNS rebinding)
 		// could read what it gets: nothing.
 		w.WriteHeader(http.StatusMisdirectedRequest)
-	case path != l.path:
+	case path != l.path && !isStart:
 		show(w, l.pages.notFound)
 	case r.Method == http.MethodHead:
 		w.WriteHeader(http.StatusOK) // and decides nothing: link scanners send it
 	case r.Method != http.MethodGet:
 		w.Header().Set("Allow", "GET, HEAD")
 		show(w, l.pages.notAllowed)
+	case isStart:
+		l.begin(w, r, start)
 	default:
-		l.answer(w, query)
+		l.answer(w, r, query)
 	}
 }
 
 // answer has a query checked and shows how that ended. It does not look whether
 // the browser is still there: an answer counts when it has arrived.
-func (l *Listener) answer(w http.ResponseWriter, query string) {
+//
+// Who holds the connection is looked up last, since that costs more than the rest
+// together. A browser that has the cookie may be gone: who it is was looked
+// up when it got that.
+func (l *Listener) answer(w http.ResponseWriter, r *http.Request, query string) {
+	start := l.start.Load()
+	sent := start.sent(r)
+	switch {
+	case l.isDone():
+		show(w, l.pages.finished)
+		return
+	case start != nil && !sent && !l.anyBrowser:
+		show(w, l.pages.elsewhere)
+		return
+	}
+	switch who := l.owner(r); {
+	case who == foreign:
+		show(w, l.pages.foreign)
+		return
+	case who == gone && !sent:
+		show(w, l.pages.ignored)
+		return
+	}
 	values, err := parseQuery(query)
-	a := answer{values, err, make(chan page, 1), make(chan struct{})}
+	a := answer{time.Now(), values, err, make(chan page, 1), make(chan struct{})}
 	defer close(a.served)
 	select {
 	case l.answers <- a:
@@ -388,6 +473,15 @@ func (l *Listener) answer(w http.ResponseWriter, query string) {
 	case <-l.done:
 		show(w, l.pages.finished)
 	}
+}
+
+// owner returns who holds the other end of a request's connection.
+func (l *Listener) owner(r *http.Request) owner {
+	local, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+	if local == nil {
+		return unsure
+	}
+	return ownerOf(local.String(), r.RemoteAddr)
 }
 
 // isHost reports whether a Host header names the redirect address.

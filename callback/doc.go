@@ -8,6 +8,13 @@
 // says how that ended. An address that somebody pastes, since the browser runs
 // on another machine, is an answer like any other and raced with the rest.
 //
+// [Listener.Start] gives the address to open in the browser: that of a page which
+// sends it on to the authorization server, and by which the browser that
+// comes back is known for the one that was sent. Without it, whoever has read
+// the authorization URL, in the list of processes or over a shoulder, can sign in there as
+// somebody else and answer (RFC 6749 §10.12). State and PKCE do not help, for both
+// are in that URL.
+//
 // What is heard is narrow, because every program and every web page on the
 // machine can speak to the port: the exact path, GET, the exact Host, and of
 // those only the query. What is said is narrower: the pages hold nothing of

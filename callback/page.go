@@ -24,6 +24,11 @@ type pages struct {
 	failed     page
 	ignored    page // an answer that is not this sign-in's
 	finished   page // whatever comes after the answer that decided
+	elsewhere  page // an answer of a browser that was not sent
+	foreign    page // an answer of another user of the computer
+	stranger   page // another user who opens the start page
+	opened     page // a second browser that does, and may be another user's
+	twice      page // the same, and the first one may be so too
 	notFound   page
 	notAllowed page
 }
@@ -69,6 +74,31 @@ func render(name, server string) (p pages, err error) {
 		Title: "This sign-in is already finished",
 		What:  App + " is no longer waiting for it, and shows how it ended.",
 		Next:  "There is nothing left to do here. You can close this tab.",
+	}, {
+		page: &p.elsewhere, status: http.StatusForbidden, Icon: "question",
+		Title: "This is another browser",
+		What:  App + " waits for the browser that it opened. This is another one, or a private window of it.",
+		Next:  "If you have signed in here, copy the whole address of this page and paste it where " + app + " asks for it. Or go back to the browser that was opened.",
+	}, {
+		page: &p.foreign, status: http.StatusForbidden, Icon: "bar",
+		Title: "This is another user’s sign-in",
+		What:  "Another user of this computer has started " + app + ", and not the one whose browser this is.",
+		Next:  "If both are you, copy the whole address of this page and paste it where " + app + " asks for it.",
+	}, {
+		page: &p.stranger, status: http.StatusForbidden, Icon: "bar",
+		Title: "This is another user’s sign-in",
+		What:  "Another user of this computer has started " + app + ", and not the one whose browser this is.",
+		Next:  "You can close this tab. If both are you, start " + app + " as the user of this browser.",
+	}, {
+		page: &p.opened, status: http.StatusConflict, Icon: "question",
+		Title: "This sign-in was opened already",
+		What:  "Its address is good once. " + App + " waits for the browser that came first.",
+		Next:  "Go on there, or start again from " + app + ".",
+	}, {
+		page: &p.twice, status: http.StatusConflict, Icon: "cross",
+		Title: "Somebody else opened this sign-in",
+		What:  "It was opened in two browsers, and one may not be yours. " + App + " was not connected to " + server + ".",
+		Next:  "Close this tab, and start again from " + app + ".",
 	}, {
 		page: &p.notFound, status: http.StatusNotFound, Icon: "question",
 		Title: "There is nothing here",
