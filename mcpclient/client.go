@@ -100,11 +100,21 @@ type Client struct {
 	// NonInteractive has [Client.Connect] and calls fail with
 	// [ErrLoginRequired] where they would open a browser. [Client.Login] may.
 	NonInteractive bool
-	// OpenBrowser shows the authorization URL to the user. Its error is
-	// logged and the wait for the callback goes on, since a person may still
-	// open the URL. nil: the system's browser, and where that fails the URL
-	// is written to standard error.
+	// OpenBrowser opens a browser on this computer at a URL, which is good for
+	// one sign-in, and a secret: that of a page of the Client's own, which sends
+	// the browser on to the authorization URL and has it keep a cookie, and
+	// only that browser may come back. So another user of this computer who
+	// reads the URL can do nothing with it. Its error is logged and the wait
+	// goes on, since a person may still open the URL. nil: the system's browser,
+	// and where that fails the URL is written to standard error; or none, with
+	// ShowURL.
 	OpenBrowser func(ctx context.Context, url string) error
+	// ShowURL, if not nil, is first given the authorization URL itself, to
+	// show it to a person whose browser may be on another computer, or to open
+	// that. Any browser may come back then, and so may whoever else
+	// reads the URL: give it to nobody, and to no program as an argument. Its
+	// error is logged as OpenBrowser's.
+	ShowURL func(ctx context.Context, url string) error
 
 	// RequestTimeout bounds each request to an OAuth endpoint. 0: 30 s.
 	RequestTimeout time.Duration
@@ -181,7 +191,8 @@ type state struct {
 	resource        string
 	scopes          []string
 	interactive     bool
-	openBrowser     func(context.Context, string) error
+	openBrowser     func(context.Context, string) error // nil: none, with showURL
+	showURL         func(context.Context, string) error
 	requestTimeout  time.Duration
 	signInTimeout   time.Duration
 	maxAnswer       int
@@ -228,6 +239,7 @@ func (c *Client) newState() (*state, error) {
 		scopes:         slices.Clone(c.Scopes),
 		interactive:    !c.NonInteractive,
 		openBrowser:    c.OpenBrowser,
+		showURL:        c.ShowURL,
 		requestTimeout: cmp.Or(c.RequestTimeout, defaultRequestTimeout),
 		signInTimeout:  cmp.Or(c.SignInTimeout, defaultSignInTimeout),
 		maxAnswer:      cmp.Or(c.MaxAnswer, defaultMaxAnswer),
@@ -252,7 +264,7 @@ func (c *Client) newState() (*state, error) {
 		}
 		s.store = k
 	}
-	if s.openBrowser == nil {
+	if s.openBrowser == nil && s.showURL == nil {
 		s.openBrowser = openBrowser
 	}
 	if s.log == nil {

@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"net/http/cookiejar"
 	"slices"
 	"strings"
 	"sync"
@@ -47,13 +46,14 @@ type fakeBrowser struct {
 	client http.Client
 }
 
-func newBrowser() *fakeBrowser {
-	jar, _ := cookiejar.New(nil)
-	return &fakeBrowser{client: http.Client{Jar: jar}}
-}
+func newBrowser() *fakeBrowser { return &fakeBrowser{client: *testenv.NewBrowser()} }
 
-func (b *fakeBrowser) open(ctx context.Context, url string) error {
+func (b *fakeBrowser) open(ctx context.Context, page string) error {
 	b.opened.Add(1)
+	url, err := testenv.Begin(ctx, &b.client, page)
+	if err != nil {
+		return err
+	}
 	b.mu.Lock()
 	b.urls = append(b.urls, url)
 	b.mu.Unlock()

@@ -146,7 +146,8 @@ func ExampleClient_BeginLogin() {
 
 // openPages is browser enough for pages that approve by themselves.
 func openPages(_ context.Context, url string) error {
-	resp, err := http.Get(url)
+	jar, _ := cookiejar.New(nil)
+	resp, err := (&http.Client{Jar: jar}).Get(url)
 	if err != nil {
 		return err
 	}

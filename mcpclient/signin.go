@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -239,14 +240,24 @@ func (s *state) browse(ctx context.Context, cl *oauthClient, p *PendingLogin, ad
 	start := time.Now()
 	opening, cancel := context.WithCancel(ctx)
 	defer cancel()
+	begin := cl.listener.Start(address)
 	go func() {
-		if err := s.openBrowser(opening, address); err != nil && opening.Err() == nil {
+		told := func(err error) {
+			if err == nil || opening.Err() != nil {
+				return
+			}
 			if ue := new(url.Error); errors.As(err, &ue) {
 				err = ue.Err // without an address, which may be the callback's
 			}
-			// It may repeat the address, which holds the state.
-			text := strings.NewReplacer(address, "…", p.v.State.Reveal(), "…").Replace(err.Error())
+			// It may repeat an address, which is as good as the state.
+			text := strings.NewReplacer(address, "…", p.v.State.Reveal(), "…", begin, "…", path.Base(begin), "…").Replace(err.Error())
 			s.log.Warn("no browser could be opened", "step", StepAuthorize.String(), "error", text)
+		}
+		if s.showURL != nil {
+			told(s.showURL(opening, address))
+		}
+		if s.openBrowser != nil {
+			told(s.openBrowser(opening, begin))
 		}
 	}()
 	var pasted <-chan string
@@ -441,7 +452,7 @@ func authMethod(r Registration, cfg *discovery.Configuration) string {
 }
 
 func (s *state) listen(ctx context.Context, redirect string, opts *LoginOptions) (*callback.Listener, error) {
-	c := callback.Config{RedirectURI: redirect, Name: s.name, Server: s.server.Hostname()}
+	c := callback.Config{RedirectURI: redirect, Name: s.name, Server: s.server.Hostname(), AnyBrowser: s.showURL != nil}
 	if opts != nil {
 		c.OnIgnored = opts.OnIgnored
 	}

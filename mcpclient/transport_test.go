@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"path"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -408,28 +409,34 @@ func TestADenialLastsAMinute(t *testing.T) {
 	}
 }
 
-func TestAnOpenersErrorIsLoggedWithoutTheState(t *testing.T) {
+func TestAnOpenersErrorIsLoggedWithoutTheAddress(t *testing.T) {
 	srv := start(t, sandbox.Options{})
 	var log testenv.Buffer
-	state := make(chan string, 1)
+	secrets := make(chan string, 2)
 	c, _ := newClient(t, srv, func(c *mcpclient.Client) {
 		b := newBrowser()
 		c.Logger = slog.New(slog.NewTextHandler(&log, nil))
-		c.OpenBrowser = func(ctx context.Context, url string) error {
-			state <- queryOf(t, url).Get("state")
+		c.ShowURL = func(_ context.Context, url string) error {
+			secrets <- queryOf(t, url).Get("state")
+			return fmt.Errorf("write: no terminal for %s", url)
+		}
+		c.OpenBrowser = func(ctx context.Context, page string) error {
+			secrets <- path.Base(page)
 			go func() {
-				for !strings.Contains(log.String(), "no browser could be opened") && ctx.Err() == nil {
+				for strings.Count(log.String(), "no browser could be opened") < 2 && ctx.Err() == nil {
 					time.Sleep(time.Millisecond)
 				}
-				_ = b.open(ctx, url) // a person opens it after all
+				_ = b.open(ctx, page) // a person opens it after all
 			}()
-			return fmt.Errorf("exec: no browser for %s", url)
+			return fmt.Errorf("exec: no browser for %s, which ends in %s", page, path.Base(page))
 		}
 	})
 	if err := c.Login(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}
-	if s := <-state; strings.Contains(log.String(), s) {
-		t.Error("the state is in the log")
+	for range 2 {
+		if s := <-secrets; strings.Contains(log.String(), s) {
+			t.Error("the state, or the page that leads to it, is in the log")
+		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/astravue/mcp-client-go/internal/testenv"
 	"github.com/astravue/mcp-client-go/sandbox"
 )
 
@@ -34,7 +35,12 @@ func browserMain() {
 			http.DefaultTransport = keep
 			return someone(args[2], "approve").signIn(ctx, address)
 		case "attack":
-			if err := attack(ctx, address); err != nil {
+			browser := testenv.NewBrowser()
+			authorization, err := testenv.Begin(ctx, browser, address)
+			if err != nil {
+				return err
+			}
+			if err := attack(ctx, browser, authorization); err != nil {
 				return err
 			}
 			return someone(args[1], "approve").signIn(ctx, address)
@@ -67,9 +73,9 @@ func (k *keeper) RoundTrip(req *http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: http.StatusOK, Body: http.NoBody, Request: req}, nil
 }
 
-// attack sends the callback what other programs and pages could send it. None
-// of it may be taken for the answer.
-func attack(ctx context.Context, authorization string) error {
+// attack sends the callback what other programs and pages could send it, even
+// with the cookie of the browser that was sent. None of it may be taken for the answer.
+func attack(ctx context.Context, browser *http.Client, authorization string) error {
 	u, err := url.Parse(authorization)
 	if err != nil {
 		return err
@@ -113,7 +119,7 @@ func attack(ctx context.Context, authorization string) error {
 			return err
 		}
 		req.Host = r.host
-		resp, err := http.DefaultClient.Do(req)
+		resp, err := browser.Do(req)
 		if err != nil {
 			return fmt.Errorf("attack %d: %w", i, err)
 		}

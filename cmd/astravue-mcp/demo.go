@@ -62,16 +62,17 @@ func (a *app) demo(ctx context.Context, withBrowser bool) error {
 		return &mcpclient.Client{
 			Name: "astravue-mcp demo", Version: version(), Server: srv.URL(), Account: account,
 			Store: store, Transport: d.trace, SignInTimeout: a.timeout + time.Minute, Logger: a.logger(),
-			OpenBrowser: func(ctx context.Context, url string) error {
-				d.trace.authorize(url)
+			ShowURL: func(_ context.Context, url string) error { d.trace.authorize(url); return nil },
+			OpenBrowser: func(ctx context.Context, address string) error {
 				accounts := srv.Accounts()
 				who := accounts[slices.IndexFunc(accounts, func(a sandbox.Account) bool { return a.User == user })]
 				if withBrowser {
 					a.note("Sign in as %s, with the password %s.", who.User, who.Password)
-					a.show(ctx, url, false, &pasteboard{})
+					a.show(address, "in a browser of this computer", "", &pasteboard{})
+					a.browse(ctx, address)
 					return nil
 				}
-				return person{Account: who, decision: "approve"}.signIn(ctx, url)
+				return person{Account: who, decision: "approve"}.signIn(ctx, address)
 			},
 		}
 	}

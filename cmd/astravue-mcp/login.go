@@ -29,8 +29,13 @@ func (a *app) loginCommand() *cobra.Command {
 		Long: `Sign in through the browser and keep the session.
 
 The browser is $BROWSER if that is set, else the system's. Where none opens,
-open the printed address yourself, on any computer; on a terminal you can then
-paste the address at which the browser ended up.
+open the printed address yourself, in a browser of this computer.
+
+If your browser is on another computer, use --no-browser: the address that is
+printed then is good on any, and is not for others to see. On a terminal you can
+paste the address at which that browser ended up. Over SSH and in a container
+such an address is printed without the flag, and also opened, if there is
+anything to open it with; --no-browser=false says that the browser is here.
 
 A client is registered at the server by itself, once. Where a server does not
 allow that, make an app by hand (in Astravue: Settings → Apps → Create App) and
@@ -42,7 +47,7 @@ documents name an issuer that none of them speaks for, login asks on a terminal
 whether to sign in there; --yes says yes.
 
 With --output json it prints what status prints, and before that, on standard
-error, the address to open:
+error, the address to open, which is good on any computer:
   {"authorization_url":"…"}`,
 		Example: `  astravue-mcp login
   astravue-mcp login --account work
@@ -71,9 +76,27 @@ error, the address to open:
 				tty = nil // standard input is used up
 			}
 			pasted := &pasteboard{tty: tty, lines: make(chan string)}
-			c.OpenBrowser = func(ctx context.Context, url string) error {
-				a.show(ctx, url, noBrowser, pasted)
-				return nil
+			away := noBrowser
+			if !cmd.Flags().Changed("no-browser") {
+				away = isAway()
+			}
+			if away || a.output == "json" {
+				c.ShowURL = func(ctx context.Context, url string) error {
+					a.show(url, "in a browser", "If that browser is on another computer, paste", pasted)
+					if !noBrowser && away {
+						a.browse(ctx, url) // a program of the user's may open it where they are
+					}
+					return nil
+				}
+			}
+			if !away {
+				c.OpenBrowser = func(ctx context.Context, address string) error {
+					if a.output == "text" {
+						a.show(address, "in a browser of this computer", "If its last page asks you to, paste", pasted)
+					}
+					a.browse(ctx, address)
+					return nil
+				}
 			}
 			if err := tryStore(ctx, c.Store); err != nil {
 				return &mcpclient.StepError{Step: mcpclient.StepExchange, Err: err}
@@ -113,7 +136,7 @@ error, the address to open:
 	f.StringVar(&scope, "scope", "", "`SCOPES` to ask for, separated by spaces, in place of those that the server names; offline_access alone comes in addition")
 	f.StringVar(&a.issuer, "issuer", "", "`URL` of the one authorization server to sign in at (RFC 8414 issuer)")
 	f.BoolVar(&yes, "yes", false, "sign in at an issuer that only the server names, without asking")
-	f.BoolVar(&noBrowser, "no-browser", false, "print the address only")
+	f.BoolVar(&noBrowser, "no-browser", false, "print the address only, for a browser on any computer")
 	return cmd
 }
 
@@ -171,23 +194,40 @@ func tryStore(ctx context.Context, store tokenstore.Store) error {
 	})
 }
 
-// show shows the authorization URL to the user, in whatever way there is.
-func (a *app) show(ctx context.Context, url string, noBrowser bool, pasted *pasteboard) {
-	// The address is printed always: a browser may open where nobody looks.
-	if a.output == "text" {
-		fmt.Fprintf(a.stderr, "To sign in, open this address in a browser:\n\n  %s\n\n", url)
-		if pasted.open() {
-			fmt.Fprintln(a.stderr, "If that browser is on another computer, paste here the address at which it ends up.")
+// isAway reports whether the person is probably at another computer than this
+// one, or at one that this one is a container on.
+func isAway() bool {
+	for _, name := range []string{"SSH_CONNECTION", "SSH_TTY", "KUBERNETES_SERVICE_HOST", "container"} {
+		if os.Getenv(name) != "" {
+			return true
 		}
-	} else {
-		fmt.Fprintf(a.stderr, "{\"authorization_url\":%q}\n", url)
-		pasted.open()
 	}
-	if noBrowser {
+	for _, mark := range []string{"/.dockerenv", "/run/.containerenv"} {
+		if _, err := os.Stat(mark); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// show shows an address to open, whether a browser opens by itself or not: it
+// may do so where nobody looks.
+func (a *app) show(address, where, paste string, pasted *pasteboard) {
+	if a.output == "json" {
+		fmt.Fprintf(a.stderr, "{\"authorization_url\":%q}\n", address)
+		pasted.open()
 		return
 	}
-	if err := a.openBrowser(ctx, url); err != nil && ctx.Err() == nil {
-		a.note("No browser could be opened (%v); the address above is good anywhere.", err)
+	fmt.Fprintf(a.stderr, "To sign in, open this address %s:\n\n  %s\n\n", where, address)
+	if pasted.open() {
+		fmt.Fprintln(a.stderr, paste+" here the address at which it ends up.")
+	}
+}
+
+// browse opens a browser at an address that was shown.
+func (a *app) browse(ctx context.Context, address string) {
+	if err := a.openBrowser(ctx, address); err != nil && ctx.Err() == nil {
+		a.note("No browser could be opened (%v); open the address above yourself.", err)
 	}
 }
 

@@ -79,7 +79,8 @@ const codes = `  usage, login_required, token_refused, forbidden, denied, author
   not_found, no_client_id, registration_refused, too_many_clients, port_taken,
   client_refused, exchange_failed, locked, no_passphrase, wrong_passphrase,
   store_unavailable, store_damaged, exposed, not_saved, try_again, interrupted,
-  timeout, tls, network, no_answer, server_error, bad_answer, failed`
+  timeout, opened_twice, tls, network, no_answer, server_error, bad_answer,
+  failed`
 
 // report prints err, if there is one, and returns the exit status.
 func (a *app) report(err error) int {
@@ -242,6 +243,8 @@ func (a *app) explain(err error) (code string, status int, hint string) {
 	case a.called.Load() && (errors.Is(err, mcpclient.ErrNoAnswer) || errors.Is(err, context.DeadlineExceeded) ||
 		errors.As(err, &answer) && answer.Status >= 500 && answer.Status != http.StatusServiceUnavailable):
 		return "no_answer", exitFailure, "The server may have carried out the call: see whether it has before you make it again."
+	case errors.Is(err, callback.ErrOpenedTwice):
+		return "opened_twice", exitFailure, "If you have opened it in one browser only, another user of this computer was there too; nothing was kept. To try again, with an address that no program is given: " + a.line("login") + " --no-browser"
 	case errors.Is(err, context.Canceled):
 		return "interrupted", exitFailure, ""
 	case step.Step == mcpclient.StepCallback && errors.Is(err, context.DeadlineExceeded):

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"net/http"
+	"net/http/cookiejar"
 	"time"
 
 	"github.com/astravue/mcp-client-go/mcpclient"
@@ -26,14 +27,18 @@ func useSandbox(client *mcpclient.Client) (*sandbox.Server, error) {
 }
 
 // visit is browser enough for pages that approve by themselves: it follows
-// their redirects back to the client, which may be done before it has read the
-// last page.
+// their redirects back to the client, with the cookie that the client gave it,
+// which may be done before it has read the last page.
 func visit(ctx context.Context, url string) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err
 	}
-	resp, err := http.DefaultClient.Do(req)
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		return err
+	}
+	resp, err := (&http.Client{Jar: jar}).Do(req)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil

@@ -58,6 +58,7 @@ type visit struct {
 	*world
 	came   chan *url.URL // where the browser was sent back to
 	back   *url.URL
+	cookie *http.Cookie // that the browser has for it
 	pasted chan string
 	told   chan error // of what was pasted
 	said   error
@@ -153,7 +154,7 @@ var verdicts = []verdict{
 				v.t.Error(err)
 				return
 			}
-			_, _ = fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: %s\r\n\r\n", v.back.RequestURI(), v.back.Host)
+			_, _ = fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: %s\r\nCookie: %s\r\n\r\n", v.back.RequestURI(), v.back.Host, v.cookie)
 			_ = conn.Close()
 		}}},
 		answer: noAnswer, err: "none", store: signedIn,
@@ -311,6 +312,7 @@ var title = regexp.MustCompile("<title>(.*)</title>")
 // send writes a request as it is.
 func (v *visit) send(text string) {
 	_, port, _ := net.SplitHostPort(v.back.Host)
+	text = strings.Replace(text, "\r\n\r\n", "\r\nCookie: "+v.cookie.String()+"\r\n\r\n", 1)
 	text = strings.NewReplacer("TARGET", v.back.RequestURI(), "HOST", v.back.Host, "PORT", port).Replace(text)
 	conn, err := net.Dial("tcp", v.back.Host)
 	if err != nil {
@@ -371,7 +373,7 @@ func (v *visit) secondTab() {
 	if err != nil {
 		v.t.Fatal(err)
 	}
-	_, _ = fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: %s\r\n\r\n", v.back.RequestURI(), v.back.Host)
+	_, _ = fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: %s\r\nCookie: %s\r\n\r\n", v.back.RequestURI(), v.back.Host, v.cookie)
 	time.Sleep(time.Second) // it is read
 	v.end()
 	both.Wait()
@@ -427,6 +429,9 @@ func (v *visit) stop(ctx context.Context, address string) error {
 	back, err := resp.Location()
 	if err != nil {
 		return err
+	}
+	for _, c := range browser.Jar.Cookies(back) {
+		v.cookie = c
 	}
 	v.came <- back
 	return nil
@@ -554,7 +559,7 @@ func (v *visit) signIn(a *arrival, d verdict, before kept) error {
 		v.t.Fatalf("the browser does not open\n%s", stacks())
 	}
 	v.world.mu.Lock()
-	v.secrets = append(v.secrets, v.back.Query().Get("state"), v.back.Query().Get("code"))
+	v.secrets = append(v.secrets, v.back.Query().Get("state"), v.back.Query().Get("code"), v.cookie.Value)
 	v.world.mu.Unlock()
 	if a.play != nil {
 		a.play(v)

@@ -516,7 +516,7 @@ func (w *world) browse(ctx context.Context, address string) error {
 	return err
 }
 
-// newBrowser returns a browser without cookies.
+// newBrowser returns a browser that has no cookies yet.
 func (w *world) newBrowser() (browser *http.Client, end func()) {
 	jar, _ := cookiejar.New(nil)
 	through := &http.Transport{

@@ -56,7 +56,7 @@ func open(ctx context.Context, url string) error {
 	if err != nil {
 		return err
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := testenv.NewBrowser().Do(req)
 	if err != nil {
 		return err
 	}

@@ -38,7 +38,7 @@ type run struct {
 
 	browsing sync.WaitGroup
 	mu       sync.Mutex
-	opened   []string // authorization URLs
+	opened   []string // addresses of the pages that it begins at
 }
 
 // newRun returns a client of k's MCP server with an empty store. A test changes it before it uses it.

@@ -494,8 +494,7 @@ func TestPortTaken(t *testing.T) {
 	r := signedIn(t, k, "olivia")
 	registered := r.grant().ClientID
 	port := func() string {
-		u, _ := url.Parse(r.opened[len(r.opened)-1])
-		u, _ = url.Parse(u.Query().Get("redirect_uri"))
+		u, _ := url.Parse(r.opened[len(r.opened)-1]) // is on the host of the redirect address
 		return u.Host
 	}
 	first := port()

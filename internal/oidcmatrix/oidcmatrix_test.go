@@ -245,7 +245,8 @@ func offlineNotAsked(t *testing.T, w *world) string {
 func offlineWithoutPrompt(t *testing.T, w *world) string {
 	c := w.client(t)
 	c.Scopes = []string{"offline_access"}
-	c.OpenBrowser = func(ctx context.Context, address string) error {
+	c.OpenBrowser = nil
+	c.ShowURL = func(ctx context.Context, address string) error {
 		u, err := url.Parse(address)
 		if err != nil {
 			return err

@@ -185,7 +185,7 @@ func browse(ctx context.Context, url string) error {
 	if err != nil {
 		return err
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := testenv.NewBrowser().Do(req)
 	if err != nil {
 		return err
 	}

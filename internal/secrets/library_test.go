@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"path"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -32,7 +33,10 @@ func (w *world) newClient(store tokenstore.Store) *mcpclient.Client {
 	return &mcpclient.Client{
 		Name: "Acme Notes", Server: w.server, Store: store, Logger: w.log(),
 		SignInTimeout: 20 * time.Second, RequestTimeout: 5 * time.Second,
-		OpenBrowser: func(ctx context.Context, address string) error { return browse(ctx, address, w.show) },
+		OpenBrowser: func(ctx context.Context, address string) error {
+			w.Add("start page", path.Base(address))
+			return browse(ctx, address, w.show)
+		},
 	}
 }
 

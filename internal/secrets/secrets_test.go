@@ -129,17 +129,23 @@ func (w *world) log() *slog.Logger {
 	return slog.New(slog.NewJSONHandler(&n, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
-// browse goes to an authorization URL as a browser does whose user approves, and
+// browse goes from the page to begin at as a browser does whose user approves, and
 // spoils the callback first, in every way that has a page of its own.
 func browse(ctx context.Context, address string, show func(where, page string)) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
+	browser := testenv.NewBrowser()
+	browser.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	get := func(method, address string) (*http.Response, error) {
 		req, err := http.NewRequestWithContext(ctx, method, address, nil)
 		if err != nil {
 			return nil, err
 		}
-		return http.DefaultTransport.RoundTrip(req)
+		return browser.Do(req)
+	}
+	address, err := testenv.Begin(ctx, browser, address)
+	if err != nil {
+		return err
 	}
 	resp, err := get("GET", address)
 	if err != nil {

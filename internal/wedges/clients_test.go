@@ -17,6 +17,7 @@ import (
 	"golang.org/x/oauth2"
 
 	"github.com/astravue/mcp-client-go/authcode"
+	"github.com/astravue/mcp-client-go/internal/testenv"
 	"github.com/astravue/mcp-client-go/mcpclient"
 	"github.com/astravue/mcp-client-go/refresh"
 	"github.com/astravue/mcp-client-go/tokenstore"
@@ -220,11 +221,16 @@ func newOurs(w *world) program {
 		Name: "Acme Notes", Server: w.server, Store: w.store(), Transport: w.wire, SignInTimeout: patience,
 		Registration: mcpclient.Registration{ClientID: w.clientID, ClientMetadataURL: w.document},
 		OpenBrowser: func(ctx context.Context, address string) error {
+			keeps := testenv.NewBrowser()
+			address, err := testenv.Begin(ctx, keeps, address)
+			if err != nil {
+				return err
+			}
 			back, err := w.browser.visit(ctx, address)
 			if err != nil {
 				return err
 			}
-			_, err = get(ctx, http.DefaultClient, back.String())
+			_, err = get(ctx, keeps, back.String())
 			return err
 		},
 	}}
