@@ -3,6 +3,7 @@ package callback_test
 import (
 	"context"
 	"fmt"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -34,27 +35,41 @@ func TestPagesInBrowser(t *testing.T) {
 	for name, tt := range map[string]struct {
 		config callback.Config
 		path   string
-		before string // asked for first
+		before string // asked for first; or "start" for a start page, "shown" for what Chromium would not get
 
 		heading, says string
 	}{
-		"signed in":  {named, "?state=right&code=good", "", "You are signed in", "Acme Notes is now connected to Astravue."},
-		"denied":     {named, "?state=right&error=access_denied", "", "Access was not allowed", "sign in again from Acme Notes"},
-		"failed":     {named, "?state=right&code=bad", "", "The sign-in failed", "go back to Acme Notes: it says why"},
-		"not ours":   {named, "?state=wrong", "", "This belongs to another sign-in", "Acme Notes is still waiting"},
-		"finished":   {named, "?state=right&code=good", "?state=right&code=good", "This sign-in is already finished", "You can close this tab."},
-		"not found":  {named, "/more", "", "There is nothing here", "a sign-in for Acme Notes"},
-		"nameless":   {callback.Config{}, "?state=right&code=good", "", "You are signed in", "The application is now connected to the server."},
-		"long names": {callback.Config{Name: strings.Repeat("Notes", 20), Server: "https://" + strings.Repeat("mcp.", 20) + "example/mcp"}, "?state=right&code=good", "", "You are signed in", "NotesNotes"},
+		"signed in":     {named, "?state=right&code=good", "", "You are signed in", "Acme Notes is now connected to Astravue."},
+		"denied":        {named, "?state=right&error=access_denied", "", "Access was not allowed", "sign in again from Acme Notes"},
+		"failed":        {named, "?state=right&code=bad", "", "The sign-in failed", "go back to Acme Notes: it says why"},
+		"not ours":      {named, "?state=wrong", "", "This belongs to another sign-in", "Acme Notes is still waiting"},
+		"finished":      {named, "?state=right&code=good", "?state=right&code=good", "This sign-in is already finished", "You can close this tab."},
+		"other browser": {named, "?state=right&code=good", "start", "This is another browser", "paste it where Acme Notes asks for it"},
+		"other user":    {named, "/foreign", "shown", "This is another user’s sign-in", "paste it where Acme Notes asks for it"},
+		"stranger":      {named, "/stranger", "shown", "This is another user’s sign-in", "start Acme Notes as the user of this browser"},
+		"opened":        {named, "/opened", "shown", "This sign-in was opened already", "start again from Acme Notes"},
+		"twice":         {named, "/twice", "shown", "Somebody else opened this sign-in", "was not connected to Astravue"},
+		"not found":     {named, "/more", "", "There is nothing here", "a sign-in for Acme Notes"},
+		"nameless":      {callback.Config{}, "?state=right&code=good", "", "You are signed in", "The application is now connected to the server."},
+		"long names":    {callback.Config{Name: strings.Repeat("Notes", 20), Server: "https://" + strings.Repeat("mcp.", 20) + "example/mcp"}, "?state=right&code=good", "", "You are signed in", "NotesNotes"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := listen(t, tt.config)
 			waiting, stop := context.WithCancel(t.Context())
 			result := wait(waiting, l, check, nil)
-			if tt.before != "" {
+			address := l.RedirectURI() + tt.path
+			switch tt.before {
+			case "":
+			case "start":
+				l.Start("https://auth.example")
+			case "shown":
+				s := httptest.NewServer(l)
+				defer s.Close()
+				address = s.URL + tt.path
+			default:
 				get(t, l.RedirectURI()+tt.before)
 			}
-			if err := chromedp.Do(ctx, chromedp.Navigate(l.RedirectURI()+tt.path)); err != nil {
+			if err := chromedp.Do(ctx, chromedp.Navigate(address)); err != nil {
 				t.Fatal(err)
 			}
 			page, err := chromedp.Run(ctx, chromedp.Evaluate[struct {

@@ -532,10 +532,14 @@ func TestOneOfTwoRacersDecides(t *testing.T) {
 	}
 }
 
-// TestMain is also the process of [TestPageIsWholeWhenTheProcessEnds].
+// TestMain is also the process of [TestPageIsWholeWhenTheProcessEnds] and [TestNobodyCanTell].
 func TestMain(m *testing.M) {
-	if os.Getenv("CALLBACK_TEST_PROCESS") == "" {
+	switch os.Getenv("CALLBACK_TEST_PROCESS") {
+	case "":
 		os.Exit(m.Run())
+	case "start":
+		startProcess()
+		os.Exit(0)
 	}
 	l, err := callback.Listen(context.Background(), callback.Config{})
 	if err != nil {
