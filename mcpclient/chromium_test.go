@@ -27,19 +27,22 @@ func TestInBrowser(t *testing.T) {
 	username, approve, deny := chromedp.CSS("#username"), chromedp.CSS("#approve"), chromedp.CSS("#deny")
 	for _, test := range []struct {
 		name    string
+		host    string // of the callback; localhost is another site than the sandbox's pages
 		steps   []chromedp.Action[chromedp.Void]
 		denied  bool
 		heading string
 	}{
-		{"denied", []chromedp.Action[chromedp.Void]{
+		{"denied", "127.0.0.1", []chromedp.Action[chromedp.Void]{
 			chromedp.SendKeys(username, "mia"), chromedp.SendKeys(chromedp.CSS("#password"), "mia-sandbox\n"), chromedp.WaitVisible(deny), chromedp.Click(deny),
 		}, true, "Access was not allowed"},
-		{"approved", []chromedp.Action[chromedp.Void]{chromedp.WaitVisible(approve), chromedp.Click(approve)}, false, "You are signed in"},
+		{"approved", "127.0.0.1", []chromedp.Action[chromedp.Void]{chromedp.WaitVisible(approve), chromedp.Click(approve)}, false, "You are signed in"},
+		{"from another site", "localhost", []chromedp.Action[chromedp.Void]{chromedp.WaitVisible(approve), chromedp.Click(approve)}, false, "You are signed in"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			looked := make(chan struct{})
 			c := &mcpclient.Client{
 				Name: "Acme Notes", Server: srv.URL(), Store: &tokenstore.Memory{}, SignInTimeout: time.Minute,
+				Registration: mcpclient.Registration{RedirectURL: "http://" + test.host + "/callback"},
 				OpenBrowser: func(_ context.Context, url string) error {
 					defer close(looked)
 					if err := chromedp.Do(browser, chromedp.Navigate(url)); err != nil {
