@@ -28,7 +28,8 @@ var ErrNoSignIn = errors.New("the server asks for no sign-in")
 // LoginOptions are for programs with a terminal. nil is right for all others.
 type LoginOptions struct {
 	// Pasted yields what a person pastes: the address at which a browser on
-	// another computer ended up. It is raced with the callback.
+	// another computer ended up, or another one than was opened, such as a
+	// private window. It is raced with the callback.
 	Pasted <-chan string
 	// OnIgnored, if not nil, is told of each pasted address that could not
 	// be used; the wait goes on.
@@ -43,8 +44,9 @@ type LoginOptions struct {
 // under way elsewhere, and takes its result.
 //
 // Errors are a [*StepError]; within, an [*authcode.AuthorizationError] is a
-// refusal by the user or the server, [ErrNoSignIn] a server without one, and a
-// [*RegistrationLimitError] one too many for a client to be registered.
+// refusal by the user or the server, [ErrNoSignIn] a server without one, a
+// [*RegistrationLimitError] one too many for a client to be registered, and
+// [callback.ErrOpenedTwice] a browser besides the person's own.
 func (c *Client) Login(ctx context.Context, opts *LoginOptions) error {
 	s, err := c.init()
 	if err != nil {
