@@ -102,7 +102,7 @@ var rooms = map[string]room{
 	"tokenstore/storetest": {floor: 2, own: []string{"tokenstore", "internal/secret", "internal/clock", "internal/crashpoint"}},
 
 	"internal/oauthhttp":  {floor: 0, own: []string{"internal/clock", "internal/secret", "internal/text"}, others: []string{"golang.org/x/net/idna"}},
-	"internal/text":       {floor: 0},
+	"internal/text":       {floor: 0, own: []string{"internal/secret"}, others: []string{"golang.org/x/net/idna"}},
 	"internal/secret":     {floor: 0},
 	"internal/clock":      {floor: 0},
 	"internal/crashpoint": {floor: 0},

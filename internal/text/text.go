@@ -4,7 +4,9 @@
 // What it takes out cannot be seen and can do something: control characters of any width, which
 // move the cursor, name the window and write the clipboard (CWE-150); what turns the direction of
 // a line around; what is there and shows nothing. It takes out nothing that can be read, in
-// whatever script, and does not tell letters that look alike apart.
+// whatever script. Letters that look alike it tells apart in the names of hosts only ([URL]).
+//
+// Order matters: [Redact] first, then what cuts, since a part of a secret is not known again.
 package text
 
 import (
@@ -17,6 +19,8 @@ import (
 const (
 	// most is how many characters of a stranger's words fit into a sentence.
 	most = 200
+	// mostQuoted is how many of a stranger's words [Quotes] lists.
+	mostQuoted = 20
 	// mostMarks is how many combining marks a character may carry. More are no
 	// language's, and stand on the lines above and below.
 	mostMarks = 4
@@ -44,23 +48,57 @@ func Short(s string) string {
 // Quote returns Short(s) in double quotes, its own ones escaped.
 func Quote(s string) string { return fmt.Sprintf("%q", Short(s)) }
 
+// Quotes returns each string as [Quote] does, in brackets and separated by spaces; of more than 20,
+// the first 20.
+func Quotes(list []string) string {
+	var b strings.Builder
+	for i, s := range list {
+		if i == mostQuoted {
+			b.WriteString(" …")
+			break
+		}
+		if i > 0 {
+			b.WriteByte(' ')
+		}
+		b.WriteString(Quote(s))
+	}
+	return "[" + b.String() + "]"
+}
+
 // visible returns s without what cannot be seen. White space stays, to be made one space.
 func visible(s string) string { return keep(s, unicode.IsSpace) }
 
 // keep returns what of s can be seen or is one of the others.
 func keep(s string, other func(rune) bool) string {
-	marks := 0
+	marks := marks(mostMarks)
 	return strings.Map(func(r rune) rune {
-		switch mark := unicode.Is(unicode.M, r); {
-		case !other(r) && !Visible(r), mark && marks == mostMarks:
-			return -1 // and what follows still stands on what went before
-		case mark:
-			marks++
-		default:
-			marks = 0
+		if !other(r) && !Visible(r) || !marks.allow(r) {
+			return -1
 		}
 		return r
 	}, s)
+}
+
+// marks counts the combining marks on the last character that was allowed. At the beginning
+// of a line, and after white space, there is none for a mark to stand on: it would stand on what is
+// printed before.
+type marks int
+
+// allow reports whether r may follow. What may not be seen is not to be asked about: it separates
+// no mark from its character.
+func (m *marks) allow(r rune) bool {
+	switch {
+	case !unicode.Is(unicode.M, r):
+		*m = 0
+		if unicode.IsSpace(r) {
+			*m = mostMarks
+		}
+	case *m == mostMarks:
+		return false
+	default:
+		*m++
+	}
+	return true
 }
 
 // Visible reports whether r can be seen, or is a space. What the Unicode standard lets a program
