@@ -36,13 +36,13 @@ func Body(s string) string {
 	return keep(strings.ReplaceAll(s, "\r\n", "\n"), func(r rune) bool { return r == '\n' || r == '\t' })
 }
 
-// Short returns Line(s), cut to 200 characters.
+// Short returns Line(s), cut to 200 characters, of which the last is "…" then.
 func Short(s string) string {
 	s = Line(s)
 	if utf8.RuneCountInString(s) <= most {
 		return s
 	}
-	return string([]rune(s)[:most]) + "…"
+	return string([]rune(s)[:most-1]) + "…"
 }
 
 // Quote returns Short(s) in double quotes, its own ones escaped.

@@ -96,7 +96,7 @@ func TestReadable(t *testing.T) {
 	if got := text.Line(" a\n b\t\tc "); got != "a b c" {
 		t.Errorf("Line = %q", got)
 	}
-	if got := []rune(text.Short(strings.Repeat("ä", 1000))); len(got) != 201 || got[200] != '…' {
+	if got := []rune(text.Short(strings.Repeat("ä", 1000))); len(got) != 200 || got[199] != '…' {
 		t.Errorf("Short has %d characters", len(got))
 	}
 	if got := text.Quote("a\"b\x1bc"); got != `"a\"bc"` {
@@ -207,7 +207,7 @@ func FuzzText(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		for what, clean := range map[string]func(string) string{"Line": text.Line, "Body": text.Body, "URL": text.URL} {
+		for what, clean := range map[string]func(string) string{"Line": text.Line, "Body": text.Body, "Short": text.Short, "URL": text.URL} {
 			if once := clean(s); clean(once) != once {
 				t.Errorf("%s(%q) = %q, and once more %q", what, s, once, clean(once))
 			}
