@@ -198,7 +198,7 @@ func TestCheck(t *testing.T) {
 		{"empty error", false, "state=STATE&error=&code=CODE", refused("", "")},
 		{"error and code", false, "state=STATE&error=access_denied&code=CODE", refused("access_denied", "")},
 		{"error that moves the cursor", false, "state=STATE&error=a%1b[2Jb%0a%e2%80%ae", refused("a[2Jb", "")},
-		{"long description", false, "state=STATE&error=x&error_description=" + strings.Repeat("é", 1000), refused("x", strings.Repeat("é", 200))},
+		{"long description", false, "state=STATE&error=x&error_description=" + strings.Repeat("é", 1000), refused("x", strings.Repeat("é", 199)+"…")},
 		{"error twice", false, "state=STATE&error=a&error=b", is(authcode.ErrNoCode)},
 
 		{"no code", false, "state=STATE", is(authcode.ErrNoCode)},

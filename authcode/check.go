@@ -4,10 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"strings"
-	"unicode"
 
-	"github.com/astravue/mcp-client-go/internal/secret"
+	"github.com/astravue/mcp-client-go/internal/text"
 )
 
 // ErrState: the callback's state is missing, doubled or not ours, so it is no
@@ -27,9 +25,9 @@ type IssuerError struct {
 
 func (e *IssuerError) Error() string {
 	if e.Got == "" {
-		return fmt.Sprintf("authcode: the callback names no issuer, want %q", e.Want)
+		return fmt.Sprintf("authcode: the callback names no issuer, want %s", text.QuoteURL(e.Want))
 	}
-	return fmt.Sprintf("authcode: the callback is from %.200q, want %q", e.Got, e.Want)
+	return fmt.Sprintf("authcode: the callback is from %s, want %s", text.QuoteURL(e.Got), text.QuoteURL(e.Want))
 }
 
 // An AuthorizationError is the server's or the user's no (RFC 6749 §4.1.2.1).
@@ -82,7 +80,7 @@ func (c Check) Code(query url.Values) (Secret, error) {
 	iss := query["iss"]
 	for _, got := range iss {
 		if got != c.Issuer {
-			return Secret{}, &IssuerError{Want: c.Issuer, Got: redact(got, secrets)}
+			return Secret{}, &IssuerError{Want: c.Issuer, Got: text.Redact(got, secrets...)}
 		}
 	}
 	if c.IssSupported && len(iss) == 0 {
@@ -95,8 +93,8 @@ func (c Check) Code(query url.Values) (Secret, error) {
 	}
 	if query.Has("error") {
 		return Secret{}, &AuthorizationError{
-			Code:        clip(query.Get("error"), secrets),
-			Description: clip(query.Get("error_description"), secrets),
+			Code:        text.Without(query.Get("error"), secrets...),
+			Description: text.Without(query.Get("error_description"), secrets...),
 		}
 	}
 	code := NewSecret(query.Get("code"))
@@ -104,29 +102,4 @@ func (c Check) Code(query url.Values) (Secret, error) {
 		return Secret{}, ErrNoCode
 	}
 	return code, nil
-}
-
-// clip makes a server's text fit for a sentence.
-func clip(s string, secrets []string) string {
-	s = strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return -1
-		}
-		return r
-	}, s)
-	s = redact(s, secrets)
-	if r := []rune(s); len(r) > 200 {
-		s = string(r[:200])
-	}
-	return s
-}
-
-// redact takes out of a server's text what no error shows.
-func redact(s string, secrets []string) string {
-	for _, hidden := range secrets {
-		if len(hidden) >= 8 { // a shorter one could be a part of any word
-			s = strings.ReplaceAll(s, hidden, secret.Redacted)
-		}
-	}
-	return s
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/astravue/mcp-client-go/internal/oauthhttp"
+	"github.com/astravue/mcp-client-go/internal/text"
 )
 
 // Metadata is what is sent of the client metadata of RFC 7591 §2.
@@ -187,7 +188,7 @@ func parseClient(body []byte, endpoint string, w wire, sent Secret) (*Client, er
 		c.AuthMethod = oauthhttp.AuthBasic
 	}
 	if !slices.Contains([]string{oauthhttp.AuthNone, oauthhttp.AuthPost, oauthhttp.AuthBasic}, c.AuthMethod) {
-		return nil, fmt.Errorf("token_endpoint_auth_method %q is not supported", oauthhttp.Without([]string{sent.Reveal()}, c.AuthMethod))
+		return nil, fmt.Errorf("token_endpoint_auth_method %q is not supported", text.Without(c.AuthMethod, sent.Reveal()))
 	}
 	// The token that goes there can delete the client.
 	if u, err := oauthhttp.CheckURL(managementURI, endpoint); err == nil && managementToken != "" {

@@ -243,7 +243,7 @@ func TestRefusals(t *testing.T) {
 		"redirect":         {reply{307, ``}, dcr.Error{Status: 307}},
 		"202":              {reply{202, `{"client_id":"c"}`}, dcr.Error{Status: 202}},
 		"large":            {reply{400, strings.Repeat("x", 2<<20)}, dcr.Error{Status: 400}},
-		"hostile text":     {reply{400, `{"error":"x","error_description":"\u001b[2J` + strings.Repeat("y", 300) + `"}`}, dcr.Error{Status: 400, Code: "x", Description: "[2J" + strings.Repeat("y", 197)}},
+		"hostile text":     {reply{400, `{"error":"x","error_description":"\u001b[2J` + strings.Repeat("y", 300) + `"}`}, dcr.Error{Status: 400, Code: "x", Description: "[2J" + strings.Repeat("y", 196) + "…"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newServer(t, tc.reply)

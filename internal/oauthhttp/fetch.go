@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/astravue/mcp-client-go/internal/clock"
+	"github.com/astravue/mcp-client-go/internal/text"
 )
 
 const (
@@ -76,7 +77,7 @@ func GetJSON(ctx context.Context, hc *http.Client, rawURL string, into any) erro
 		return err
 	}
 	if strings.HasSuffix(mediaType, "html") || strings.HasPrefix(mediaType, "application/xhtml") || bytes.HasPrefix(bytes.TrimSpace(body), []byte("<")) {
-		return fmt.Errorf("%w but %s", ErrNotJSON, clean(mediaType))
+		return fmt.Errorf("%w but %s", ErrNotJSON, text.Short(mediaType))
 	}
 	return unmarshalDocument(body, into)
 }

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"strings"
 	"unicode"
+
+	"github.com/astravue/mcp-client-go/internal/text"
 )
 
 // maxDepth is how deep a document of ours may nest; no known one passes 5.
@@ -17,9 +19,11 @@ var ErrTooDeep = errors.New("JSON nests too deep")
 
 // A DuplicateError is a JSON object with two members of one name, or of names
 // that differ in case only.
-type DuplicateError struct{ Name string }
+type DuplicateError struct{ Name string } // as it is written
 
-func (e *DuplicateError) Error() string { return fmt.Sprintf("JSON has the member %q twice", e.Name) }
+func (e *DuplicateError) Error() string {
+	return fmt.Sprintf("JSON has the member %s twice", text.Quote(e.Name))
+}
 
 // Unmarshal is [json.Unmarshal] that refuses objects, at any depth, with two
 // members of the same name, also if only the case differs: encoding/json
@@ -72,7 +76,7 @@ func checkNames(data []byte) error {
 		if name, ok := tok.(string); ok && top.atName {
 			folded := fold(name)
 			if top.names[folded] {
-				return &DuplicateError{clean(name)}
+				return &DuplicateError{name}
 			}
 			top.names[folded] = true
 			top.atName = false
@@ -90,25 +94,5 @@ func fold(s string) string {
 			least = min(least, f)
 		}
 		return least
-	}, s)
-}
-
-// clean returns text of a server fit for an error: at most 200 characters, and
-// none that moves a cursor or turns the line around.
-func clean(s string) string {
-	const most = 200
-	s = visible(s)
-	if r := []rune(s); len(r) > most {
-		s = string(r[:most])
-	}
-	return s
-}
-
-func visible(s string) string {
-	return strings.Map(func(r rune) rune {
-		if !unicode.IsGraphic(r) {
-			return -1
-		}
-		return r
 	}, s)
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/astravue/mcp-client-go/internal/clock"
 	"github.com/astravue/mcp-client-go/internal/secret"
+	"github.com/astravue/mcp-client-go/internal/text"
 )
 
 var (
@@ -147,7 +148,7 @@ func authenticate(form url.Values, auth ClientAuth) (url.Values, string, error) 
 		r.SetBasicAuth(url.QueryEscape(auth.ID), url.QueryEscape(auth.Secret.Reveal()))
 		return out, r.Header.Get("Authorization"), nil
 	default:
-		return nil, "", fmt.Errorf("client authentication method %q is not supported", clean(auth.Method))
+		return nil, "", fmt.Errorf("client authentication method %s is not supported", text.Quote(auth.Method))
 	}
 	return out, "", nil
 }
@@ -192,7 +193,7 @@ func Object(body []byte, hide ...string) (map[string]json.RawMessage, error) {
 	var m map[string]json.RawMessage
 	if err := Unmarshal(body, &m); err != nil {
 		if dup := (*DuplicateError)(nil); errors.As(err, &dup) {
-			return nil, &DuplicateError{Without(hide, dup.Name)}
+			return nil, &DuplicateError{text.Without(dup.Name, hide...)}
 		}
 		if errors.Is(err, ErrTooDeep) {
 			return nil, err
@@ -211,25 +212,14 @@ func ErrorOf(body []byte, hide ...string) (code, description string) {
 		return "", ""
 	}
 	read := func(name string) string {
-		s, _ := text(m[name])
-		return Without(hide, s)
+		s, _ := str(m[name])
+		return text.Without(s, hide...)
 	}
 	return read("error"), read("error_description")
 }
 
-// Without returns a server's text cleaned, and without what is to be hidden.
-func Without(hide []string, s string) string {
-	s = visible(s) // what clean would take out of the middle of a secret
-	for _, h := range hide {
-		if len(h) >= 8 { // a shorter one could be a part of any word
-			s = strings.ReplaceAll(s, h, secret.Redacted)
-		}
-	}
-	return clean(s)
-}
-
-// text returns the string in raw, and false if it holds none.
-func text(raw json.RawMessage) (string, bool) {
+// str returns the string in raw, and false if it holds none.
+func str(raw json.RawMessage) (string, bool) {
 	var s *string
 	if raw == nil || json.Unmarshal(raw, &s) != nil || s == nil {
 		return "", false
@@ -243,7 +233,7 @@ func parseToken(body []byte, at time.Time, hide ...string) (*Token, error) {
 	if err != nil {
 		return nil, err
 	}
-	access, _ := text(m["access_token"])
+	access, _ := str(m["access_token"])
 	if access == "" {
 		return nil, ErrNoToken
 	}
@@ -251,14 +241,14 @@ func parseToken(body []byte, at time.Time, hide ...string) (*Token, error) {
 		return nil, fmt.Errorf("%w that fits into a header", ErrNoToken) // RFC 6749 appendix A.12
 	}
 	// token_type is REQUIRED, but nothing is gained by losing a session over it.
-	if typ, ok := text(m["token_type"]); ok && !strings.EqualFold(typ, "bearer") {
-		return nil, fmt.Errorf("%w but %q", ErrTokenType, Without(hide, typ))
+	if typ, ok := str(m["token_type"]); ok && !strings.EqualFold(typ, "bearer") {
+		return nil, fmt.Errorf("%w but %q", ErrTokenType, text.Without(typ, hide...))
 	}
 	t := &Token{AccessToken: secret.New(access), TokenType: "Bearer", RequestedAt: at}
 	if life := seconds(m["expires_in"]); life > 0 {
 		t.ExpiresAt = at.Add(life)
 	}
-	if refresh, _ := text(m["refresh_token"]); refresh != "" {
+	if refresh, _ := str(m["refresh_token"]); refresh != "" {
 		t.RefreshToken = secret.New(refresh)
 		// Keycloak's member; it writes 0 for a token that does not expire.
 		if life := seconds(m["refresh_expires_in"]); life > 0 {
@@ -267,7 +257,7 @@ func parseToken(body []byte, at time.Time, hide ...string) (*Token, error) {
 			t.RefreshForever = life == 0
 		}
 	}
-	if scope, ok := text(m["scope"]); ok {
+	if scope, ok := str(m["scope"]); ok {
 		t.Scopes, t.ScopeStated = strings.Fields(scope), true
 	}
 	return t, nil
@@ -276,7 +266,7 @@ func parseToken(body []byte, at time.Time, hide ...string) (*Token, error) {
 // seconds reads a number, also one in a string, as servers send them. It
 // returns a negative duration for everything else.
 func seconds(raw json.RawMessage) time.Duration {
-	s, ok := text(raw)
+	s, ok := str(raw)
 	if !ok {
 		s = string(raw)
 	}

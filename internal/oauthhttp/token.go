@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/astravue/mcp-client-go/internal/secret"
+	"github.com/astravue/mcp-client-go/internal/text"
 )
 
 // Client authentication methods at the token endpoint (RFC 6749 §2.3,
@@ -84,7 +85,7 @@ func (e *TokenError) Error() string {
 	var b strings.Builder
 	b.WriteString("request")
 	if u, err := url.Parse(e.Endpoint); err == nil && u.Host != "" {
-		b.WriteString(" to " + u.Host)
+		b.WriteString(" to " + text.Host(u.Host))
 	}
 	fmt.Fprintf(&b, ": %v", e.Outcome)
 	if e.Status != 0 {

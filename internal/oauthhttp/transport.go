@@ -14,6 +14,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/astravue/mcp-client-go/internal/text"
 )
 
 const (
@@ -93,10 +95,11 @@ type PrivateAddressError struct {
 }
 
 func (e *PrivateAddressError) Error() string {
+	host := text.Quote(text.Host(e.Host))
 	if !e.Addr.IsValid() {
-		return fmt.Sprintf("host %q is in a private network, and a public server may not send us there", e.Host)
+		return fmt.Sprintf("host %s is in a private network, and a public server may not send us there", host)
 	}
-	return fmt.Sprintf("host %q is at %v, and a public server may not send us to a private address", e.Host, e.Addr)
+	return fmt.Sprintf("host %s is at %v, and a public server may not send us to a private address", host, e.Addr)
 }
 
 // A route is what a dial has to know of the request that it is for.

@@ -13,6 +13,8 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/net/idna"
+
+	"github.com/astravue/mcp-client-go/internal/text"
 )
 
 // A URLError is an address that is not allowed.
@@ -95,7 +97,7 @@ func CheckNamed(ctx context.Context, hc *http.Client, raw, server string) (*url.
 
 // bare returns what of u may be printed: nobody hides secrets in the rest.
 func bare(u *url.URL) string {
-	return clean((&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String())
+	return text.Short(text.URL((&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()))
 }
 
 // escape percent-encodes what must not stand in path and query as it is.
