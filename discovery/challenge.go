@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/astravue/mcp-client-go/internal/oauthhttp"
+	"github.com/astravue/mcp-client-go/internal/text"
 )
 
 // A Challenge is what a server asks for with a 401 or 403 (RFC 6750 §3, RFC
@@ -143,7 +144,7 @@ func Probe(ctx context.Context, hc *http.Client, server string) (c Challenge, ne
 		if e := new(url.Error); errors.As(err, &e) {
 			err = e.Err // without the address of a redirect
 		}
-		return Challenge{}, false, fmt.Errorf("discovery: probe %s: %w", server, err)
+		return Challenge{}, false, fmt.Errorf("discovery: probe %s: %w", text.URL(server), err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusUnauthorized {

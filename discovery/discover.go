@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/astravue/mcp-client-go/internal/oauthhttp"
+	"github.com/astravue/mcp-client-go/internal/text"
 )
 
 // A Request says what to discover. Only Server is required.
@@ -253,7 +254,7 @@ func (a *AuthorizationServer) check(s search, at string) error {
 		}
 	}
 	if !slices.Contains(a.CodeChallengeMethodsSupported, "S256") {
-		return fmt.Errorf("discovery: %s: %w", quote(at), ErrNoPKCE)
+		return fmt.Errorf("discovery: %s: %w", text.QuoteURL(at), ErrNoPKCE)
 	}
 	return nil
 }

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/astravue/mcp-client-go/internal/text"
 )
 
 // ErrNoPKCE: the authorization server does not state that it supports PKCE
@@ -40,7 +42,7 @@ type MismatchError struct {
 }
 
 func (e *MismatchError) Error() string {
-	return fmt.Sprintf("discovery: %s states %s %s, want %s", quote(e.Document), e.Field, quote(e.Got), quote(e.Want))
+	return fmt.Sprintf("discovery: %s states %s %s, want %s", text.QuoteURL(e.Document), e.Field, text.QuoteURL(e.Got), text.QuoteURL(e.Want))
 }
 
 // A URLError is an address in a metadata document that must not be used: not
@@ -52,7 +54,7 @@ type URLError struct {
 }
 
 func (e *URLError) Error() string {
-	return fmt.Sprintf("discovery: %s of %s: %v", e.Field, quote(e.Document), e.Err)
+	return fmt.Sprintf("discovery: %s of %s: %v", e.Field, text.QuoteURL(e.Document), e.Err)
 }
 
 func (e *URLError) Unwrap() error { return e.Err }
@@ -80,7 +82,7 @@ func (e *NotFoundError) Error() string {
 	fmt.Fprintf(&b, "discovery: no %s", e.What)
 	sep := ": "
 	for _, a := range e.Tried {
-		fmt.Fprintf(&b, "%s%s: %v", sep, quote(a.URL), a.Err)
+		fmt.Fprintf(&b, "%s%s: %v", sep, text.QuoteURL(a.URL), a.Err)
 		sep = "; "
 	}
 	return b.String()
@@ -99,12 +101,3 @@ func (e *NotFoundError) Unwrap() []error {
 type incomplete string
 
 func (e incomplete) Error() string { return "no " + string(e) + " in it" }
-
-// quote prints what a server wrote, cut to a length that fits a sentence.
-func quote(s string) string {
-	const limit = 200
-	if r := []rune(s); len(r) > limit {
-		s = string(r[:limit]) + "…"
-	}
-	return fmt.Sprintf("%q", s)
-}

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/astravue/mcp-client-go/internal/oauthhttp"
+	"github.com/astravue/mcp-client-go/internal/text"
 )
 
 // ProtectedResource is what a client reads of a resource's metadata (RFC 9728
@@ -131,7 +132,7 @@ func first[T any](ctx context.Context, hc *http.Client, server, what string, url
 			err = oauthhttp.GetJSON(ctx, hc, at, doc)
 		}
 		if ctx.Err() != nil {
-			return nil, "", fmt.Errorf("discovery: look for %s at %s: %w", what, quote(at), ctx.Err())
+			return nil, "", fmt.Errorf("discovery: look for %s at %s: %w", what, text.QuoteURL(at), ctx.Err())
 		}
 		if err == nil {
 			err = check(at, doc)
