@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/astravue/mcp-client-go/internal/text"
 )
 
 var (
@@ -73,7 +75,7 @@ type ClientError struct {
 }
 
 func (e *ClientError) Error() string {
-	return fmt.Sprintf("the server does not accept client %q: %v", e.ClientID, e.Err)
+	return fmt.Sprintf("the server does not accept client %s: %v", text.Quote(e.ClientID), e.Err)
 }
 
 // Unwrap returns the server's answer.

@@ -12,6 +12,7 @@ import (
 	"github.com/astravue/mcp-client-go/internal/clock"
 	"github.com/astravue/mcp-client-go/internal/crashpoint"
 	"github.com/astravue/mcp-client-go/internal/oauthhttp"
+	"github.com/astravue/mcp-client-go/internal/text"
 	"github.com/astravue/mcp-client-go/tokenstore"
 )
 
@@ -121,7 +122,7 @@ func (s *Source) merge(h *held, read func() (tokenstore.Record, error)) (*held, 
 	case rec.Grant == nil:
 		return nil, fmt.Errorf("refresh: read the grant: %w: it is no grant", tokenstore.ErrCorrupt)
 	case s.cfg.Accepts != nil && !s.cfg.Accepts(rec.Grant):
-		return nil, fmt.Errorf("%w: the stored grant, of issuer %q and client %q, is not the one to use", ErrLoginRequired, rec.Grant.Issuer, rec.Grant.ClientID)
+		return nil, fmt.Errorf("%w: the stored grant, of issuer %s and client %s, is not the one to use", ErrLoginRequired, text.QuoteURL(rec.Grant.Issuer), text.Quote(rec.Grant.ClientID))
 	case h.access != nil && h.access.Generation == rec.Generation,
 		h.unsaved != nil && h.unsaved.replaces == rec.Generation:
 		return h, nil
@@ -322,7 +323,7 @@ func (f *flight) rejected(ctx context.Context, l *tokenstore.Locked, h, next *he
 				break
 			}
 			if dropErr := f.dropRegistration(ctx, next.grant); dropErr != nil {
-				err = fmt.Errorf("forget client %q, which the server no longer knows: %w", next.grant.ClientID, dropErr)
+				err = fmt.Errorf("forget client %s, which the server no longer knows: %w", text.Quote(next.grant.ClientID), dropErr)
 				break
 			}
 			return f.ends(ctx, l, next, prior, loginRequired(err))

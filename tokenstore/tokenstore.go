@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/astravue/mcp-client-go/internal/secret"
+	"github.com/astravue/mcp-client-go/internal/text"
 )
 
 // Secret is a string that no fmt verb, slog handler or JSON encoder shows;
@@ -49,7 +50,7 @@ type LockTimeoutError struct {
 }
 
 func (e *LockTimeoutError) Error() string {
-	holder := e.Holder
+	holder := text.Short(e.Holder)
 	if holder == "" {
 		holder = "another process"
 	}

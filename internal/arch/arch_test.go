@@ -81,7 +81,7 @@ var rooms = map[string]room{
 
 	"refresh": {
 		floor:  2,
-		own:    []string{"tokenstore", "internal/oauthhttp", "internal/clock", "internal/secret", "internal/crashpoint"},
+		own:    []string{"tokenstore", "internal/oauthhttp", "internal/clock", "internal/secret", "internal/text", "internal/crashpoint"},
 		others: []string{"golang.org/x/oauth2", sync + "singleflight"},
 	},
 
@@ -92,7 +92,7 @@ var rooms = map[string]room{
 	"callback":  {floor: 1},
 	"tokenstore": {
 		floor:  1,
-		own:    []string{"internal/secret", "internal/clock", "internal/crashpoint", "internal/gate", "internal/text"},
+		own:    []string{"internal/secret", "internal/text", "internal/clock", "internal/crashpoint", "internal/gate"},
 		others: []string{"github.com/zalando/go-keyring", "github.com/godbus/dbus/v5", "github.com/gofrs/flock", "filippo.io/age", "golang.org/x/sys/"},
 	},
 	"tokenstore/postgres": {
