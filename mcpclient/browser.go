@@ -7,6 +7,8 @@ import (
 	"sync"
 
 	"github.com/pkg/browser"
+
+	"github.com/astravue/mcp-client-go/internal/text"
 )
 
 // The browser package writes to standard output, which belongs to the program.
@@ -22,7 +24,7 @@ func openBrowser(ctx context.Context, url string) error {
 		return nil
 	case err := <-opened:
 		if err != nil {
-			fmt.Fprintf(os.Stderr, "No browser could be opened. To sign in, open this address:\n\n  %s\n\n", url)
+			fmt.Fprintf(os.Stderr, "No browser could be opened. To sign in, open this address:\n\n  %s\n\n", text.Line(url))
 		}
 		return err
 	}

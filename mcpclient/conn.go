@@ -18,6 +18,7 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 
 	"github.com/astravue/mcp-client-go/internal/oauthhttp"
+	"github.com/astravue/mcp-client-go/internal/text"
 )
 
 const (
@@ -280,7 +281,8 @@ func refused(resp *http.Response, err error) error {
 const mostRefusal = 1 << 20
 
 // rpcError returns the JSON-RPC error that is the body of resp, which can be
-// read again, or nil. The SDK reads all there is.
+// read again, or nil. The SDK reads all there is. Neither shows the token that
+// was sent.
 func (c *conn) rpcError(resp *http.Response) error {
 	body, err := io.ReadAll(io.LimitReader(resp.Body, mostRefusal+1))
 	_ = resp.Body.Close()
@@ -295,11 +297,18 @@ func (c *conn) rpcError(resp *http.Response) error {
 	if err != nil {
 		return nil
 	}
-	if r, ok := msg.(*jsonrpc.Response); ok && r.Error != nil {
-		resp.Body = io.NopCloser(bytes.NewReader(body))
-		return r.Error
+	r, ok := msg.(*jsonrpc.Response)
+	if !ok || r.Error == nil {
+		return nil
 	}
-	return nil
+	mine := c.withoutToken(r, resp)
+	if mine != r {
+		if body, err = jsonrpc.EncodeMessage(mine); err != nil {
+			return nil
+		}
+	}
+	resp.Body = io.NopCloser(bytes.NewReader(body))
+	return mine.Error
 }
 
 // answer makes of resp, the answer to req, what the SDK can take.
@@ -318,7 +327,11 @@ func (c *conn) answer(req *http.Request, asked call, resp *http.Response) (*http
 	c.mu.Unlock()
 
 	mediaType, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
-	wrong := &AnswerError{Status: resp.StatusCode, ContentType: mediaType, RetryAfter: oauthhttp.RetryAfter(resp.Header)}
+	wrong := func(err error) error {
+		return &AnswerError{
+			Status: resp.StatusCode, ContentType: text.Without(mediaType, c.sentWith(resp)...), RetryAfter: oauthhttp.RetryAfter(resp.Header), Err: err,
+		}
+	}
 	switch {
 	case resp.StatusCode < 200 || resp.StatusCode > 299:
 		rpc := c.rpcError(resp)
@@ -328,53 +341,56 @@ func (c *conn) answer(req *http.Request, asked call, resp *http.Response) (*http
 			return resp, nil
 		}
 		drain(resp)
-		wrong.Err = rpc
-		return nil, wrong
+		return nil, wrong(rpc)
 	case !asked.wanted:
 		return resp, nil
 	case mediaType == "text/event-stream":
-		resp.Body = (&stream{conn: c, req: req, asked: asked}).body(resp.Body)
+		resp.Body = (&stream{conn: c, req: req, asked: asked, from: resp}).body(resp.Body)
 		return resp, nil
 	case mediaType == "application/json":
 		body, err := io.ReadAll(io.LimitReader(resp.Body, int64(c.maxAnswer)+1))
 		_ = resp.Body.Close()
 		if err != nil {
-			wrong.Err = fmt.Errorf("%w: read answer: %w", ErrNoAnswer, err)
-			return nil, wrong
+			return nil, wrong(fmt.Errorf("%w: read answer: %w", ErrNoAnswer, err))
 		}
-		if body, wrong.Err = c.whole(body, asked); wrong.Err != nil {
-			return nil, wrong
+		if body, err = c.whole(resp, body, asked); err != nil {
+			return nil, wrong(err)
 		}
 		resp.Body = io.NopCloser(bytes.NewReader(body))
 		return resp, nil
 	}
 	drain(resp)
-	return nil, wrong
+	return nil, wrong(nil)
 }
 
-// whole returns what the SDK gets for body, the answer to what was asked.
-func (c *conn) whole(body []byte, asked call) ([]byte, error) {
+// whole returns what the SDK gets for body, which is that of resp, the answer
+// to what was asked.
+func (c *conn) whole(resp *http.Response, body []byte, asked call) ([]byte, error) {
 	w, err := c.bounded(body)
 	if err != nil {
 		return nil, err
 	}
-	r, err := answers(body, asked.id)
+	given, err := answers(body, asked.id)
 	if err != nil {
 		return nil, err
+	}
+	r := c.withoutToken(given, resp)
+	if r.ID != asked.id {
+		return nil, r.Error // of a server that could not make out the ID
 	}
 	page, err := c.paged(asked, r, w)
 	if err != nil {
 		return nil, err
 	}
 	c.learn(asked, page)
-	if page == r && asked.id == asked.given {
+	if page == given && asked.id == asked.given {
 		return body, nil
 	}
 	return asked.response(page)
 }
 
-// answers returns body if it is the response to the request with id: the SDK
-// would end the session over anything else, or wait for ever.
+// answers returns body if it is the response to the request with id, or an error
+// without that ID: the SDK would end the session over anything else, or wait for ever.
 func answers(body []byte, id jsonrpc.ID) (*jsonrpc.Response, error) {
 	msg, err := jsonrpc.DecodeMessage(body)
 	if err != nil {
@@ -383,10 +399,8 @@ func answers(body []byte, id jsonrpc.ID) (*jsonrpc.Response, error) {
 	switch r, ok := msg.(*jsonrpc.Response); {
 	case !ok:
 		return nil, errors.New("answer is no JSON-RPC response")
-	case r.ID == id:
+	case r.ID == id || r.Error != nil:
 		return r, nil
-	case r.Error != nil:
-		return nil, r.Error // of a server that could not make out the ID
 	}
 	return nil, errors.New("answer is the response to another request")
 }
@@ -441,7 +455,7 @@ func (c *conn) revive(ctx context.Context, stale string, asked call) error {
 	start := time.Now()
 	id, version, err := c.handshake(ctx, first, asked)
 	if want := second.header.Get(versionHeader); err == nil && version != want {
-		err = fmt.Errorf("the server came back with protocol version %s, the session has %s", quote(version), quote(want))
+		err = fmt.Errorf("the server came back with protocol version %s, the session has %s", text.Quote(version), text.Quote(want))
 	}
 	if err == nil {
 		_, err = c.replay(ctx, second, id, asked, nil)
@@ -491,7 +505,7 @@ func (c *conn) handshake(ctx context.Context, m *message, asked call) (id, versi
 			return errors.New("answer to initialize is no response")
 		}
 		if r.Error != nil {
-			return r.Error
+			return c.withoutToken(r, resp).Error
 		}
 		var result struct {
 			Version string `json:"protocolVersion"`
@@ -622,6 +636,7 @@ func (c *conn) feed(ctx context.Context, req *http.Request, w io.Writer) error {
 			}
 		case isEvents(resp):
 			streamed = id
+			answers.from = resp
 			for upstream := c.newEventReader(resp.Body); ; {
 				e, err := upstream.next()
 				if why = err; err != nil {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
 
+	"github.com/astravue/mcp-client-go/internal/text"
 	"github.com/astravue/mcp-client-go/refresh"
 )
 
@@ -85,8 +86,9 @@ type StepError struct {
 	Err  error
 }
 
+// Error is one line, and holds nothing that acts on a terminal, whoever wrote the words in it.
 func (e *StepError) Error() string {
-	return fmt.Sprintf("step %d of 8 (%s): %v", int(e.Step), e.Step, e.Err)
+	return text.Line(fmt.Sprintf("step %d of 8 (%s): %v", int(e.Step), e.Step, e.Err))
 }
 
 func (e *StepError) Unwrap() error { return e.Err }
@@ -121,17 +123,18 @@ func (e *TokenRefusedError) Error() string {
 	var b strings.Builder
 	b.WriteString("the server refuses an access token that was just issued")
 	if e.Code != "" {
-		fmt.Fprintf(&b, " (%s", quote(e.Code))
+		fmt.Fprintf(&b, " (%s", text.Quote(e.Code))
 		if e.Description != "" {
-			fmt.Fprintf(&b, ": %s", quote(e.Description))
+			fmt.Fprintf(&b, ": %s", text.Quote(e.Description))
 		}
 		b.WriteString(")")
 	}
+	issuer := text.Short(text.URL(e.Issuer))
 	if e.Named != "" {
-		fmt.Fprintf(&b, "; the server now names the issuer %s, and pinned is %s", quote(e.Named), quote(e.Issuer))
+		fmt.Fprintf(&b, "; the server now names the issuer %s, and pinned is %s", text.Short(text.URL(e.Named)), issuer)
 		return b.String()
 	}
-	fmt.Fprintf(&b, "; its audience may not be %s, its issuer %s may not be trusted, or the two servers' clocks differ", orWord(e.Resource, "the server"), e.Issuer)
+	fmt.Fprintf(&b, "; its audience may not be %s, its issuer %s may not be trusted, or the two servers' clocks differ", orWord(text.Short(text.URL(e.Resource)), "the server"), issuer)
 	switch {
 	case e.Clock > 0:
 		fmt.Fprintf(&b, ": the server's is %s ahead of this computer's", e.Clock)
@@ -153,7 +156,7 @@ type IssuerChangedError struct {
 
 func (e *IssuerChangedError) Error() string {
 	return fmt.Sprintf("%v: the server names another authorization server again, %s in place of %s, and only a sign-in that somebody asks for goes there",
-		ErrLoginRequired, quote(e.Named), quote(e.Issuer))
+		ErrLoginRequired, text.QuoteURL(e.Named), text.QuoteURL(e.Issuer))
 }
 
 func (e *IssuerChangedError) Unwrap() error { return ErrLoginRequired }
@@ -173,14 +176,14 @@ type ForbiddenError struct {
 func (e *ForbiddenError) Error() string {
 	msg := "the server forbids it (HTTP 403"
 	if e.Code != "" {
-		msg += ", " + quote(e.Code)
+		msg += ", " + text.Quote(e.Code)
 	}
 	if e.Description != "" {
-		msg += ": " + quote(e.Description)
+		msg += ": " + text.Quote(e.Description)
 	}
 	msg += ")"
 	if len(e.Scopes) > 0 {
-		msg += fmt.Sprintf("; it asks for the scopes %q and still refuses with them", e.Scopes)
+		msg += fmt.Sprintf("; it asks for the scopes %s and still refuses with them", text.Quotes(e.Scopes))
 	}
 	return msg
 }
@@ -197,7 +200,7 @@ type AnswerError struct {
 func (e *AnswerError) Error() string {
 	msg := fmt.Sprintf("the server answered HTTP %d", e.Status)
 	if e.ContentType != "" {
-		msg += " with " + quote(e.ContentType)
+		msg += " with " + text.Quote(e.ContentType)
 	}
 	if e.RetryAfter > 0 {
 		msg += fmt.Sprintf(", to be asked again in %s", e.RetryAfter)
@@ -209,15 +212,6 @@ func (e *AnswerError) Error() string {
 }
 
 func (e *AnswerError) Unwrap() error { return e.Err }
-
-// quote makes server text fit for a sentence.
-func quote(s string) string {
-	const most = 200
-	if len(s) > most {
-		s = strings.ToValidUTF8(s[:most], "") + "…"
-	}
-	return fmt.Sprintf("%q", s)
-}
 
 func orWord(s, word string) string {
 	if s == "" {

@@ -168,7 +168,8 @@ type stream struct {
 	*conn
 	req      *http.Request // the call's
 	asked    call
-	last     string // ID of the last event
+	from     *http.Response // whose events these are
+	last     string         // ID of the last event
 	begun    time.Time
 	answered bool
 	forget   func() bool // see suspend
@@ -204,8 +205,15 @@ func (s *stream) see(e *event) {
 	if s.asked.method == listen && time.Since(s.begun) > backoffMax { // not one that is acknowledged and ended
 		s.asked.repeats = 0
 	}
-	r, ok := e.msg.(*jsonrpc.Response)
-	if !ok || r.ID != s.asked.id {
+	given, ok := e.msg.(*jsonrpc.Response)
+	if !ok {
+		return
+	}
+	r := s.withoutToken(given, s.from)
+	if r.ID != s.asked.id {
+		if r != given { // of another call, on a stream that is resumed
+			e.rewrite(r)
+		}
 		return
 	}
 	s.answered = true
@@ -214,7 +222,7 @@ func (s *stream) see(e *event) {
 		page = &jsonrpc.Response{ID: r.ID, Error: wireError(err, ErrTooLarge)}
 	}
 	s.learn(s.asked, page)
-	if page != r || s.asked.id != s.asked.given {
+	if page != given || s.asked.id != s.asked.given {
 		e.raw = s.event(page)
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/astravue/mcp-client-go/discovery"
 	"github.com/astravue/mcp-client-go/internal/clock"
 	"github.com/astravue/mcp-client-go/internal/oauthhttp"
+	"github.com/astravue/mcp-client-go/internal/text"
 	"github.com/astravue/mcp-client-go/pkce"
 	"github.com/astravue/mcp-client-go/refresh"
 	"github.com/astravue/mcp-client-go/tokenstore"
@@ -250,8 +251,9 @@ func (s *state) browse(ctx context.Context, cl *oauthClient, p *PendingLogin, ad
 				err = ue.Err // without an address, which may be the callback's
 			}
 			// It may repeat an address, which is as good as the state.
-			text := strings.NewReplacer(address, "…", p.v.State.Reveal(), "…", begin, "…", path.Base(begin), "…").Replace(err.Error())
-			s.log.Warn("no browser could be opened", "step", StepAuthorize.String(), "error", text)
+			why := strings.NewReplacer(address, "…", begin, "…").Replace(err.Error())
+			why = text.Without(why, p.v.State.Reveal(), path.Base(begin))
+			s.log.Warn("no browser could be opened", "step", StepAuthorize.String(), "error", why)
 		}
 		if s.showURL != nil {
 			told(s.showURL(opening, address))

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"strconv"
 	"time"
@@ -19,6 +20,21 @@ type event struct {
 	msg      jsonrpc.Message // its data; nil if it has none
 	response bool            // msg is a response
 	weight   weight          // of its data
+}
+
+// rewrite replaces the message of e.
+func (e *event) rewrite(msg jsonrpc.Message) {
+	data, err := jsonrpc.EncodeMessage(msg)
+	if err != nil {
+		data = nil // msg was decoded from what is encoded here
+	}
+	var raw []byte
+	for line := range bytes.Lines(e.raw) {
+		if !bytes.HasPrefix(line, []byte("data:")) && len(line) > 1 {
+			raw = append(raw, line...)
+		}
+	}
+	e.msg, e.raw = msg, fmt.Appendf(raw, "data: %s\n\n", data)
 }
 
 // An eventReader reads whole events. What the SDK could only answer by ending

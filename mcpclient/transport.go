@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
@@ -18,7 +17,7 @@ import (
 	"github.com/astravue/mcp-client-go/discovery"
 	"github.com/astravue/mcp-client-go/internal/clock"
 	"github.com/astravue/mcp-client-go/internal/oauthhttp"
-	"github.com/astravue/mcp-client-go/internal/secret"
+	"github.com/astravue/mcp-client-go/internal/text"
 	"github.com/astravue/mcp-client-go/refresh"
 	"github.com/astravue/mcp-client-go/tokenstore"
 )
@@ -113,7 +112,7 @@ func (s *state) authorized(req *http.Request, ask func(call) bool, latch *latch)
 			}
 			if !s.interactive || !ask(c) {
 				forbidden.SignInFor = want.scopes
-				return resp, at(StepAuthorize, fmt.Errorf("%w for the scopes %q: %w", ErrLoginRequired, want.scopes, forbidden))
+				return resp, at(StepAuthorize, fmt.Errorf("%w for the scopes %s: %w", ErrLoginRequired, text.Quotes(want.scopes), forbidden))
 			}
 			if !s.stepUps.try(c.operation, access.Generation, mostStepUps) {
 				forbidden.Scopes = challenge.Scopes()
@@ -183,9 +182,9 @@ func noToken(err error) error {
 // token the server may not make us show.
 func challengeOf(resp *http.Response, access *refresh.Access) discovery.Challenge {
 	c := discovery.ParseChallenge(resp.Header)
-	if access != nil && len(access.Token.Reveal()) >= 8 {
+	if access != nil {
 		for _, s := range []*string{&c.ResourceMetadata, &c.Scope, &c.Error, &c.ErrorDescription} {
-			*s = strings.ReplaceAll(*s, access.Token.Reveal(), secret.Redacted)
+			*s = text.Redact(*s, access.Token.Reveal())
 		}
 	}
 	return c
@@ -221,6 +220,9 @@ func (s *state) send(req *http.Request, access *refresh.Access, resend bool) (*h
 		r.Header.Set("Authorization", "Bearer "+access.Token.Reveal())
 	}
 	resp, err := s.rt.RoundTrip(r)
+	if err == nil && resp.Request == nil {
+		resp.Request = r
+	}
 	if err != nil && req.Context().Err() == nil && outcome(err) == oauthhttp.Unknown {
 		err = noAnswer{err}
 	}
