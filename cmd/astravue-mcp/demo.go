@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
 	"slices"
 	"strings"
 	"time"
@@ -54,7 +52,7 @@ func (a *app) demo(ctx context.Context, withBrowser bool) error {
 	defer srv.Close()
 	d := &demonstration{app: a, srv: srv, out: a.stdout}
 	if a.output == "json" {
-		d.out = io.Discard
+		d.out = quiet()
 	}
 	d.trace = &trace{srv: srv, show: d.exchange}
 	store := &tokenstore.Memory{}
@@ -88,14 +86,14 @@ func (a *app) demo(ctx context.Context, withBrowser bool) error {
 type demonstration struct {
 	*app
 	srv   *sandbox.Server
-	out   io.Writer
+	out   *printer
 	trace *trace
 	title string // of the exchange before this one
 	brief bool   // without members
 }
 
 func (d *demonstration) say(format string, args ...any) {
-	fmt.Fprintf(d.out, format+"\n", args...)
+	d.out.line(format, args...)
 }
 
 func (d *demonstration) tell(ctx context.Context, owner *mcpclient.Client, member func() *mcpclient.Client) error {
@@ -195,13 +193,11 @@ func (d *demonstration) call(ctx context.Context, session *mcp.ClientSession, to
 	}
 	for _, c := range res.Content {
 		if text, ok := c.(*mcp.TextContent); ok {
-			lines := strings.Split(strings.TrimSpace(clean(text.Text)), "\n")
-			for _, line := range lines[:min(len(lines), 4)] {
-				d.say("     %s", line)
-			}
+			lines := strings.Split(strings.TrimSpace(text.Text), "\n")
 			if len(lines) > 4 {
-				d.say("     …")
+				lines = append(lines[:4], "…")
 			}
+			d.out.body("     ", strings.Join(lines, "\n"))
 		}
 	}
 	if res.IsError {
@@ -244,6 +240,6 @@ func (d *demonstration) members(m map[string]any) {
 		if d.brief && name != "method" && name != "name" {
 			continue
 		}
-		d.say("       %s: %s", name, clean(fmt.Sprint(m[name])))
+		d.say("       %s: %s", name, m[name])
 	}
 }

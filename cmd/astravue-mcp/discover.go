@@ -5,11 +5,11 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
 	"github.com/astravue/mcp-client-go/discovery"
+	"github.com/astravue/mcp-client-go/internal/text"
 	"github.com/astravue/mcp-client-go/mcpclient"
 )
 
@@ -59,27 +59,27 @@ func (a *app) discover(ctx context.Context) error {
 			AuthorizationServers *discovery.AuthorizationServer `json:"server_metadata"`
 		}{cfg.Server, found.SignIn, cfg.Resource, cfg.Scopes, cfg.Issuer, cfg.IssuerUnlisted, cfg.ProtectedResourceURL, cfg.ProtectedResource, cfg.AuthorizationServerURL, cfg.AuthorizationServer})
 	}
-	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
-	row := func(name, value string) { fmt.Fprintf(w, "%s\t%s\n", name, clean(value)) }
-	row("Server", cfg.Server)
+	t := a.stdout.table("")
+	row := t.field
+	row("Server", text.URL(cfg.Server))
 	if found.SignIn {
 		row("Without a token", fmt.Sprintf("%d %s: it asks for a sign-in", http.StatusUnauthorized, http.StatusText(http.StatusUnauthorized)))
 	} else {
 		row("Without a token", "it answers")
 	}
-	row("Resource metadata", orNone(cfg.ProtectedResourceURL))
-	row("  resource", orNone(cfg.Resource))
+	row("Resource metadata", orNone(text.URL(cfg.ProtectedResourceURL)))
+	row("  resource", orNone(text.URL(cfg.Resource)))
 	row("  scopes", orNone(strings.Join(cfg.Scopes, " ")))
 	as := cfg.AuthorizationServer
-	row("Server metadata", cfg.AuthorizationServerURL)
-	row("  issuer", cfg.Issuer)
+	row("Server metadata", text.URL(cfg.AuthorizationServerURL))
+	row("  issuer", text.URL(cfg.Issuer))
 	if cfg.IssuerUnlisted {
 		row("", unlisted)
 	}
-	row("  authorization", as.AuthorizationEndpoint)
-	row("  token", as.TokenEndpoint)
-	row("  registration", orNone(as.RegistrationEndpoint))
-	row("  revocation", orNone(as.RevocationEndpoint))
+	row("  authorization", text.URL(as.AuthorizationEndpoint))
+	row("  token", text.URL(as.TokenEndpoint))
+	row("  registration", orNone(text.URL(as.RegistrationEndpoint)))
+	row("  revocation", orNone(text.URL(as.RevocationEndpoint)))
 	row("  PKCE", strings.Join(as.CodeChallengeMethodsSupported, " "))
-	return w.Flush()
+	return t.print()
 }

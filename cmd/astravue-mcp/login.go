@@ -113,7 +113,8 @@ error, the address to open, which is good on any computer:
 					return err
 				}
 				c = a.open()
-				c.Store, c.Registration, c.Scopes, c.OpenBrowser = first.Store, first.Registration, first.Scopes, first.OpenBrowser
+				c.Store, c.Registration, c.Scopes = first.Store, first.Registration, first.Scopes
+				c.OpenBrowser, c.ShowURL = first.OpenBrowser, first.ShowURL
 				c.Issuer = m.Got
 				err = c.Login(ctx, opts)
 			}
@@ -214,13 +215,13 @@ func isAway() bool {
 // may do so where nobody looks.
 func (a *app) show(address, where, paste string, pasted *pasteboard) {
 	if a.output == "json" {
-		fmt.Fprintf(a.stderr, "{\"authorization_url\":%q}\n", address)
+		_ = a.stderr.json(map[string]string{"authorization_url": address}, false) // a string only
 		pasted.open()
 		return
 	}
-	fmt.Fprintf(a.stderr, "To sign in, open this address %s:\n\n  %s\n\n", where, address)
+	a.stderr.line("To sign in, open this address %s:\n\n  %s\n", where, address)
 	if pasted.open() {
-		fmt.Fprintln(a.stderr, paste+" here the address at which it ends up.")
+		a.stderr.line("%s here the address at which it ends up.", paste)
 	}
 }
 
@@ -232,7 +233,7 @@ func (a *app) browse(ctx context.Context, address string) {
 }
 
 func (a *app) openBrowser(ctx context.Context, url string) error {
-	out := a.stderr
+	var out io.Writer = a.stderr
 	if a.output == "json" {
 		out = io.Discard
 	}

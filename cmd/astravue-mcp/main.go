@@ -7,8 +7,8 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -28,7 +28,8 @@ import (
 func main() {
 	noCoreDump()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // the first signal asks it to end, the second one ends it
+	context.AfterFunc(ctx, stop)         // the first signal asks it to end, the second one ends it
+	log.SetOutput(newPrinter(os.Stderr)) // net/http quotes servers there
 	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)
@@ -37,12 +38,12 @@ func main() {
 // run is the program. It returns the exit status. It writes to stdout and stderr from several
 // goroutines.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	a := &app{args: args, stdin: stdin, stdout: stdout, stderr: stderr}
+	a := &app{args: args, stdin: stdin, stdout: newPrinter(stdout), stderr: newPrinter(stderr)}
 	root := a.command()
 	root.SetArgs(args)
 	root.SetIn(stdin)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
+	root.SetOut(a.stdout)
+	root.SetErr(a.stderr)
 	err := root.ExecuteContext(ctx)
 	if a.client != nil {
 		// On every way out: a refresh under way is a session to lose.
@@ -59,7 +60,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 // app is one run of the command.
 type app struct {
 	stdin          io.Reader
-	stdout, stderr io.Writer
+	stdout, stderr *printer
 
 	server, account, store, output string
 	issuer                         string // of login and discover
@@ -254,6 +255,6 @@ func (a *app) logger() *slog.Logger {
 // note writes a line for people.
 func (a *app) note(format string, args ...any) {
 	if a.output == "text" {
-		fmt.Fprintf(a.stderr, format+"\n", args...)
+		a.stderr.line(format, args...)
 	}
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"net"
 	"time"
 
@@ -77,12 +76,12 @@ func (a *app) printSandbox(srv *sandbox.Server) error {
 		}
 		return a.printJSON(out)
 	}
-	fmt.Fprintf(a.stdout, "The sandbox is ready. In another terminal:\n\n  astravue-mcp login --server %s\n\n", srv.URL())
-	fmt.Fprintf(a.stdout, "Accounts:\n")
+	a.stdout.line("The sandbox is ready. In another terminal:\n\n  astravue-mcp login --server %s\n", srv.URL())
+	a.stdout.line("Accounts:")
 	for _, u := range srv.Accounts() {
-		fmt.Fprintf(a.stdout, "  %-8s %-8s password %s\n", u.User, u.Role, u.Password)
+		a.stdout.line("  %-8s %-8s password %s", u.User, u.Role, u.Password)
 	}
-	fmt.Fprintf(a.stdout, "An app with a secret, as made by hand:\n  --client-id %s, secret %s\n", id, secret)
+	a.stdout.line("An app with a secret, as made by hand:\n  --client-id %s, secret %s", id, secret)
 	a.note("Interrupt to end it. It keeps nothing.")
 	return nil
 }

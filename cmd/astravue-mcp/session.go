@@ -1,14 +1,13 @@
 package main
 
 import (
-	"fmt"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/astravue/mcp-client-go/internal/clock"
+	"github.com/astravue/mcp-client-go/internal/text"
 	"github.com/astravue/mcp-client-go/mcpclient"
 )
 
@@ -78,21 +77,21 @@ func (a *app) printStatus(st *mcpclient.Status) error {
 		return nil
 	}
 	now := clock.Now()
-	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
-	row := func(name, value string) { fmt.Fprintf(w, "%s\t%s\n", name, clean(value)) }
-	row("Server", st.Server)
+	t := a.stdout.table("")
+	row := t.field
+	row("Server", text.URL(st.Server))
 	if st.Account != "" {
 		row("Account", st.Account)
 	}
 	if !st.SignedIn {
 		row("Session", "none")
-		if err := w.Flush(); err != nil {
+		if err := t.print(); err != nil {
 			return err
 		}
 		a.note("Sign in: %s", a.line("login"))
 		return errSignedOut
 	}
-	row("Signed in at", st.Issuer)
+	row("Signed in at", text.URL(st.Issuer))
 	if st.IssuerUnlisted {
 		row("", unlisted)
 	}
@@ -116,7 +115,7 @@ func (a *app) printStatus(st *mcpclient.Status) error {
 	default:
 		row("Session", "renewed for as long as the server allows")
 	}
-	return w.Flush()
+	return t.print()
 }
 
 // unlisted is said of an issuer that a person named.
@@ -172,20 +171,20 @@ status is 3.`,
 			}
 			switch res.Revocation {
 			case mcpclient.RevocationNotNeeded:
-				fmt.Fprintln(a.stdout, "There was no session.")
+				a.stdout.line("There was no session.")
 				return errSignedOut
 			case mcpclient.Revoked:
-				fmt.Fprintln(a.stdout, "Signed out: the server has revoked the tokens, and they are forgotten here.")
+				a.stdout.line("Signed out: the server has revoked the tokens, and they are forgotten here.")
 			case mcpclient.RevocationMissing:
-				fmt.Fprintln(a.stdout, "Signed out: the tokens are forgotten here. The server does not offer to revoke them.")
+				a.stdout.line("Signed out: the tokens are forgotten here. The server does not offer to revoke them.")
 			case mcpclient.RevocationFailed:
-				fmt.Fprintln(a.stdout, "Signed out: the tokens are forgotten here. The server could not be made to revoke them.")
-				a.note("astravue-mcp: %v", res.Err)
+				a.stdout.line("Signed out: the tokens are forgotten here. The server could not be made to revoke them.")
+				a.stderr.sentence("astravue-mcp: %v", res.Err)
 			}
 			if now := clock.Now(); res.AccessUntil.After(now) {
-				fmt.Fprintf(a.stdout, "A server that checks only its signature may take the access token until %s.\n", day(res.AccessUntil, now))
+				a.stdout.line("A server that checks only its signature may take the access token until %s.", day(res.AccessUntil, now))
 			}
-			fmt.Fprintf(a.stdout, "Other programs that use this session notice within %s.\n", span(res.Elsewhere))
+			a.stdout.line("Other programs that use this session notice within %s.", span(res.Elsewhere))
 			return nil
 		},
 	}

@@ -104,10 +104,10 @@ func (a *app) ask(ctx context.Context, tty *os.File, prompt string) (tokenstore.
 	select {
 	case <-ctx.Done():
 		_ = term.Restore(int(tty.Fd()), before)
-		fmt.Fprintln(a.stderr)
+		a.stderr.line("")
 		return tokenstore.Secret{}, context.Cause(ctx)
 	case r := <-read:
-		fmt.Fprintln(a.stderr)
+		a.stderr.line("")
 		if r.err != nil {
 			return tokenstore.Secret{}, &passphraseError{r.err}
 		}

@@ -11,12 +11,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 	"github.com/spf13/cobra"
 
+	"github.com/astravue/mcp-client-go/internal/text"
 	"github.com/astravue/mcp-client-go/mcpclient"
 )
 
@@ -44,11 +44,11 @@ What the server does not state is left out.`,
 				if a.output == "json" {
 					return a.printJSON(tools)
 				}
-				w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+				list := a.stdout.table("")
 				for _, t := range tools {
-					fmt.Fprintf(w, "%s\t%s\t%s\n", clean(t.Name), kind(t), firstLine(cmp.Or(t.Description, t.Title)))
+					list.row(t.Name, kind(t), firstLine(cmp.Or(t.Description, t.Title)))
 				}
-				return w.Flush()
+				return list.print()
 			})
 		},
 	}
@@ -107,7 +107,7 @@ func find(tools []*mcp.Tool, name string) (*mcp.Tool, error) {
 			like, most = nil, shared
 		}
 		if shared == most && most > 0 && len(like) < 5 {
-			like = append(like, clean(t.Name))
+			like = append(like, word(t.Name))
 		}
 	}
 	if len(like) > 0 {
@@ -130,8 +130,16 @@ func kind(t *mcp.Tool) string {
 }
 
 func firstLine(s string) string {
-	s, _, _ = strings.Cut(clean(s), "\n")
+	s, _, _ = strings.Cut(text.Body(s), "\n")
 	return s
+}
+
+// word returns a server's name for something as it stands in a sentence: by itself, or quoted.
+func word(s string) string {
+	if arg, harmless := typed(s); harmless && arg == s {
+		return s
+	}
+	return text.Quote(s)
 }
 
 // A property is what a tool's schema says about one argument.
@@ -191,22 +199,22 @@ func (a *app) printTool(t *mcp.Tool) error {
 	if a.output == "json" {
 		return a.printJSON(t)
 	}
-	fmt.Fprintln(a.stdout, clean(t.Name))
-	if d := clean(cmp.Or(t.Description, t.Title)); d != "" {
-		fmt.Fprintln(a.stdout, d)
+	a.stdout.sentence("%s", t.Name)
+	if d := cmp.Or(t.Description, t.Title); d != "" {
+		a.stdout.body(indent, d)
 	}
 	if k := kind(t); k != "" {
-		fmt.Fprintf(a.stdout, "It calls itself %s.\n", map[string]string{
+		a.stdout.line("It calls itself %s.", map[string]string{
 			"read-only": "read-only", "destructive": "destructive", "changes": "one that changes things and destroys none",
 		}[k])
 	}
 	properties, required := arguments(t)
 	if len(properties) == 0 {
-		fmt.Fprintln(a.stdout, "\nIt takes no arguments.")
+		a.stdout.line("\nIt takes no arguments.")
 		return nil
 	}
-	fmt.Fprintln(a.stdout, "\nArguments:")
-	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	a.stdout.line("\nArguments:")
+	list := a.stdout.table(indent)
 	names := slices.SortedFunc(maps.Keys(properties), func(x, y string) int {
 		if rx, ry := slices.Contains(required, x), slices.Contains(required, y); rx != ry {
 			return map[bool]int{true: -1, false: 1}[rx]
@@ -219,13 +227,13 @@ func (a *app) printTool(t *mcp.Tool) error {
 		if slices.Contains(required, name) {
 			must = ", required"
 		}
-		text := firstLine(p.Description)
+		about := firstLine(p.Description)
 		if len(p.Enum) > 0 {
-			text = strings.TrimSpace(text + " " + clean(fmt.Sprint(p.Enum)))
+			about += " " + fmt.Sprint(p.Enum)
 		}
-		fmt.Fprintf(w, "  %s\t%s%s\t%s\n", clean(name), p.typeName(), must, text)
+		list.row(name, p.typeName()+must, about)
 	}
-	return w.Flush()
+	return list.print()
 }
 
 func (a *app) callCommand() *cobra.Command {
@@ -239,6 +247,10 @@ A value is read as the type that the tool's schema names: text as it stands,
 numbers, true and false, and for lists and objects JSON. For a list, a value
 that is no JSON is split at commas. With --args the arguments are one JSON
 object; key=value then adds to it.
+
+What a tool returns is printed as it stands, without what a terminal could act
+on. If the tool itself reports an error that goes to standard error, indented:
+there only what astravue-mcp says begins at the margin.
 
 With --output json it prints the result, its members as the Model Context
 Protocol describes them:
@@ -309,49 +321,49 @@ func (a *app) readArgs(raw string) (map[string]any, error) {
 func setArguments(into map[string]any, tool *mcp.Tool, pairs []string) error {
 	properties, required := arguments(tool)
 	for _, pair := range pairs {
-		name, text, _ := strings.Cut(pair, "=")
+		name, value, _ := strings.Cut(pair, "=")
 		p, known := properties[name]
 		if !known && properties != nil {
-			return &toolError{tool.Name, fmt.Errorf("%s has no argument %q", tool.Name, name)}
+			return &toolError{tool.Name, fmt.Errorf("%s has no argument %q", word(tool.Name), name)}
 		}
-		v, err := p.parse(text)
+		v, err := p.parse(value)
 		if err != nil {
-			return &toolError{tool.Name, fmt.Errorf("argument %s of %s: %w", name, tool.Name, err)}
+			return &toolError{tool.Name, fmt.Errorf("argument %s of %s: %w", word(name), word(tool.Name), err)}
 		}
 		into[name] = v
 	}
 	for _, name := range required {
 		if _, ok := into[name]; !ok {
-			return &toolError{tool.Name, fmt.Errorf("%s needs the argument %s", tool.Name, name)}
+			return &toolError{tool.Name, fmt.Errorf("%s needs the argument %s", word(tool.Name), word(name))}
 		}
 	}
 	return nil
 }
 
-// parse reads text as the property's type. Without one, it is text.
-func (p property) parse(text string) (any, error) {
-	if len(p.Enum) > 0 && !slices.ContainsFunc(p.Enum, func(e any) bool { return fmt.Sprint(e) == text }) {
-		return nil, fmt.Errorf("%q is none of %v", text, p.Enum)
+// parse reads what is given as the property's type. Without one, it is text.
+func (p property) parse(given string) (any, error) {
+	if len(p.Enum) > 0 && !slices.ContainsFunc(p.Enum, func(e any) bool { return fmt.Sprint(e) == given }) {
+		return nil, fmt.Errorf("%q is none of %s", given, text.Short(fmt.Sprint(p.Enum)))
 	}
 	if p.is("integer") {
-		if n, err := strconv.ParseInt(text, 10, 64); err == nil {
+		if n, err := strconv.ParseInt(given, 10, 64); err == nil {
 			return n, nil
 		}
 	}
 	if p.is("number") {
-		if _, err := strconv.ParseFloat(text, 64); err == nil && json.Valid([]byte(text)) {
-			return json.Number(text), nil
+		if _, err := strconv.ParseFloat(given, 64); err == nil && json.Valid([]byte(given)) {
+			return json.Number(given), nil
 		}
 	}
-	if p.is("boolean") && (text == "true" || text == "false") {
-		return text == "true", nil
+	if p.is("boolean") && (given == "true" || given == "false") {
+		return given == "true", nil
 	}
-	if p.is("null") && text == "null" {
+	if p.is("null") && given == "null" {
 		return nil, nil
 	}
 	if p.is("array") || p.is("object") {
 		var v any
-		if err := json.Unmarshal([]byte(text), &v); err == nil {
+		if err := json.Unmarshal([]byte(given), &v); err == nil {
 			if _, list := v.([]any); list && p.is("array") {
 				return v, nil
 			}
@@ -359,14 +371,14 @@ func (p property) parse(text string) (any, error) {
 				return v, nil
 			}
 		}
-		if p.is("array") && !strings.HasPrefix(text, "[") {
-			return strings.Split(text, ","), nil
+		if p.is("array") && !strings.HasPrefix(given, "[") {
+			return strings.Split(given, ","), nil
 		}
 	}
 	if p.is("string") || p.Type == nil {
-		return text, nil
+		return given, nil
 	}
-	return nil, fmt.Errorf("%q is no %s", text, p.typeName())
+	return nil, fmt.Errorf("%q is no %s", given, text.Short(p.typeName()))
 }
 
 func (a *app) printResult(res *mcp.CallToolResult) error {
@@ -380,32 +392,35 @@ func (a *app) printResult(res *mcp.CallToolResult) error {
 			return err
 		}
 	} else {
-		out := a.stdout
+		out, margin := a.stdout, ""
 		if res.IsError {
-			out = a.stderr
+			out, margin = a.stderr, indent
+			out.line("The tool reports an error:")
 		}
 		for _, c := range res.Content {
 			switch c := c.(type) {
 			case *mcp.TextContent:
-				fmt.Fprintln(out, clean(c.Text))
+				out.body(margin, c.Text)
 			case *mcp.ImageContent:
-				fmt.Fprintf(out, "[image, %s, %d bytes; --output json has it]\n", clean(c.MIMEType), len(c.Data))
+				out.sentence(margin+"[image, %s, %d bytes; --output json has it]", c.MIMEType, len(c.Data))
 			case *mcp.AudioContent:
-				fmt.Fprintf(out, "[audio, %s, %d bytes; --output json has it]\n", clean(c.MIMEType), len(c.Data))
+				out.sentence(margin+"[audio, %s, %d bytes; --output json has it]", c.MIMEType, len(c.Data))
 			case *mcp.ResourceLink:
-				fmt.Fprintf(out, "[%s: %s]\n", clean(c.Name), clean(c.URI))
+				out.sentence(margin+"[%s: %s]", c.Name, c.URI)
 			case *mcp.EmbeddedResource:
 				if c.Resource != nil && c.Resource.Text != "" {
-					fmt.Fprintln(out, clean(c.Resource.Text))
+					out.body(margin, c.Resource.Text)
 				} else if c.Resource != nil {
-					fmt.Fprintf(out, "[%s]\n", clean(c.Resource.URI))
+					out.sentence(margin+"[%s]", c.Resource.URI)
 				}
 			}
 		}
 		if len(res.Content) == 0 && res.StructuredContent != nil {
-			if err := json.NewEncoder(out).Encode(res.StructuredContent); err != nil {
+			doc, err := document(res.StructuredContent, false)
+			if err != nil {
 				return err
 			}
+			out.body(margin, strings.TrimSuffix(string(doc), "\n"))
 		}
 	}
 	if res.IsError {

@@ -8,12 +8,14 @@ package main
 //     line of its own.
 //   - Only this file turns an error into advice, by its type, never by its text.
 //   - A token, a code and a passphrase are never printed.
+//   - On standard error only this program's own lines begin at the margin. What a
+//     server says stands in a sentence of ours, or indented.
+//   - A server's words are in a hint only where they mean nothing to a shell.
 
 import (
 	"cmp"
 	"context"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -101,7 +103,7 @@ func (a *app) report(err error) int {
 	late := new(timeoutError)
 	switch {
 	case code == "login_required" && errors.Is(err, tokenstore.ErrNotFound):
-		message = "not signed in to " + a.server
+		message = "not signed in to " + text.URL(a.server)
 		if a.account != "" {
 			message += " as " + a.account
 		}
@@ -123,13 +125,12 @@ func (a *app) report(err error) int {
 		if forbidden := new(mcpclient.ForbiddenError); errors.As(err, &forbidden) && len(forbidden.SignInFor) > 0 {
 			e["scopes"] = forbidden.SignInFor
 		}
-		line, _ := json.Marshal(map[string]any{"error": e}) // strings only
-		fmt.Fprintf(a.stderr, "%s\n", line)
+		_ = a.stderr.json(map[string]any{"error": e}, false) // strings only
 		return status
 	}
-	fmt.Fprintf(a.stderr, "astravue-mcp: %s\n", message)
+	a.stderr.sentence("astravue-mcp: %s", message)
 	if hint != "" {
-		fmt.Fprintf(a.stderr, "%s\n", hint)
+		a.stderr.line("%s", hint)
 	}
 	return status
 }
@@ -169,13 +170,21 @@ func (a *app) explain(err error) (code string, status int, hint string) {
 	case errors.As(err, &file) && errors.Is(err, tokenstore.ErrExposed):
 		return "exposed", exitFailure, "It was not used." + mend(" To put that right: ", file)
 	case errors.As(err, &tool):
-		return "usage", exitUsage, "To see what there is: " + a.line(strings.TrimSpace("tools "+tool.tool))
+		command := "tools"
+		if _, harmless := typed(tool.tool); harmless && tool.tool != "" {
+			command += " " + tool.tool
+		}
+		return "usage", exitUsage, "To see what there is: " + a.line(command)
 	case errors.As(err, &usage):
 		return "usage", exitUsage, "To see what it takes: " + cmp.Or(a.usage, "astravue-mcp") + " --help"
 	case errors.Is(err, mcpclient.ErrServerAddress):
 		return "usage", exitUsage, "Give the address of the MCP endpoint, with https:// and its path: --server " + mcpclient.DefaultServer
 	case errors.As(err, &forbidden) && errors.Is(err, mcpclient.ErrLoginRequired):
-		return "login_required", exitLogin, "Sign in for these scopes: " + a.line("login") + " --scope " + quoteArg(strings.Join(forbidden.SignInFor, " "))
+		scopes, harmless := typed(strings.Join(forbidden.SignInFor, " "))
+		if !harmless {
+			return "login_required", exitLogin, "Sign in for the scopes that the server asks for. A shell could act on them, so only --output json shows them."
+		}
+		return "login_required", exitLogin, "Sign in for these scopes: " + a.line("login") + " --scope " + scopes
 	case errors.Is(err, mcpclient.ErrLoginRequired):
 		return "login_required", exitLogin, "Sign in: " + a.line("login")
 	case errors.As(err, &token) && token.Named != "":
@@ -327,23 +336,31 @@ func quoteArg(s string) string {
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
-// printJSON writes the one document of --output json.
-func (a *app) printJSON(v any) error {
-	e := json.NewEncoder(a.stdout)
-	e.SetEscapeHTML(false)
-	e.SetIndent("", "  ")
-	return e.Encode(v)
+// typed returns a server's words as an argument that every shell takes as it stands, or false:
+// then no hint may hold them. That is so for sh, cmd.exe and PowerShell, where $, %, `, ! and the
+// rest mean something in quotes too; an argument that begins with a dash would be a flag.
+func typed(s string) (arg string, harmless bool) {
+	plain := true
+	for _, r := range s {
+		switch {
+		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', strings.ContainsRune("-_./:", r):
+		case strings.ContainsRune(" +=,@", r):
+			plain = false
+		default:
+			return "", false
+		}
+	}
+	if len(s) > 500 || strings.HasPrefix(s, "-") {
+		return "", false
+	}
+	if !plain || s == "" {
+		s = `"` + s + `"`
+	}
+	return s, true
 }
 
-// clean makes a server's text fit for a terminal.
-func clean(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < 0x20 && r != '\n' && r != '\t' || r >= 0x7f && r < 0xa0 {
-			return -1
-		}
-		return r
-	}, s)
-}
+// printJSON writes the one document of --output json.
+func (a *app) printJSON(v any) error { return a.stdout.json(v, true) }
 
 func version() string {
 	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
@@ -362,12 +379,12 @@ func span(d time.Duration) string {
 	if d > time.Minute {
 		d = d.Round(time.Minute)
 	}
-	text := d.Round(time.Second).String()
-	if strings.HasSuffix(text, "m0s") {
-		text = strings.TrimSuffix(text, "0s")
+	s := d.Round(time.Second).String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
 	}
-	if strings.HasSuffix(text, "h0m") {
-		text = strings.TrimSuffix(text, "0m")
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
 	}
-	return text
+	return s
 }
