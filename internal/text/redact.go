@@ -15,7 +15,7 @@ const (
 	leastSecret = 8
 	// A secret of at least longSecret characters was made by a machine. Of such a one a part of
 	// leastPart characters is hidden too, since servers cut what they quote.
-	longSecret = 32
+	longSecret = 24
 	leastPart  = 16
 	gram       = leastPart / 2
 )
@@ -26,7 +26,7 @@ const (
 //   - with anything else between them, such as spaces, quotes and line ends,
 //   - with characters escaped, as in URLs (also more than once), JSON, Go and HTML,
 //   - in base64, of either alphabet and wherever it stands in what is encoded, and in hexadecimal,
-//   - where it has at least 32 of them: a part of 16.
+//   - where it has at least 24 of them: a part of 16.
 //
 // What is encoded in yet another way stays. The time is linear in the lengths. Without secrets, and
 // where s is short, nothing is allocated.
