@@ -53,6 +53,8 @@ type rogue struct {
 	add map[string]map[string]any
 	// instead answers in place of all that: a JSON-RPC method, or one of the above, or "revoke".
 	instead map[string]func(w http.ResponseWriter, r *http.Request, body string)
+
+	sent []string // secrets that it was sent
 }
 
 func newRogue(t testing.TB) *rogue {
@@ -100,7 +102,7 @@ func (r *rogue) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		answer["client_id"] = "rogue-client"
 	case "authorize":
 		q := req.URL.Query()
-		to := url.Values{"state": {q.Get("state")}, "code": {"the-authorization-code-of-a-rogue"}}
+		to := url.Values{"state": {q.Get("state")}, "code": {"Zk9-q_7Hb.Cw/De+42~xYp7LmN3vR8wT5"}}
 		for name, v := range r.add[place] {
 			to.Set(name, fmt.Sprint(v))
 		}
@@ -117,7 +119,7 @@ func (r *rogue) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 
 const (
 	rogueToken   = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJvbGl2aWEifQ.Zm9v-YmFyX2Jheg_q7Yw3Xk"
-	rogueRefresh = "Refresh-Token_of.a-Rogue/which+is~long=="
+	rogueRefresh = "rT7-Kq_9Zx.Lm/4Vb+8Wn~2Yc==Hd6Pj"
 )
 
 func (r *rogue) serveMCP(w http.ResponseWriter, req *http.Request, body string) {
