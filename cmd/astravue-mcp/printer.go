@@ -157,10 +157,10 @@ func (t *table) print() error {
 	if w := t.p.width - len(t.margin); t.p.width > 0 {
 		used := 0
 		for i := range last {
-			widths[i] = min(widths[i], max(w/(2<<i), len(indent)+2))
+			widths[i] = min(widths[i], max(w/(2<<i)-gap, len(indent)+2))
 			used += widths[i] + gap
 		}
-		room = max(w-used, 8)
+		room = max(w-used, 2)
 	}
 	var out bytes.Buffer
 	for _, cells := range t.rows {
