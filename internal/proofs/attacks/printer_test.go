@@ -6,6 +6,9 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,7 +27,7 @@ type place struct {
 	login    bool                     // after an honest sign-in
 }
 
-var printerAttacks = append(playPlaces(places), terminalAttacks...)
+var printerAttacks = slices.Concat(playPlaces(places), terminalAttacks, hintAttacks)
 
 var places = []place{
 	{id: "tools", does: "names, titles, descriptions and hints of tools, and their schemas", commands: []string{"tools"}, put: hostileTools},
@@ -323,4 +326,52 @@ func playTerminal(t *testing.T, w string) (won bool, seen string) {
 		t.Fatalf("%d calls", calls)
 	}
 	return false, "title, clipboard, cursor, colours and screen are what they were, and no line is forged"
+}
+
+// hintAttacks are scopes that a server asks for, which a hint may hold.
+var hintAttacks = func() (attacks []attack) {
+	for id, scopes := range map[string]string{
+		"quote": "a'; touch pwned; '", "substitution": "$(touch pwned) `touch pwned`", "double-quote": `a"; touch pwned; "`,
+		"line": "a\ntouch pwned\n", "background": "a & touch pwned &", "windows": "a & calc | %PATH% ^& !x!", "history": "a !! !$",
+		"flag": "--store keychain", "backslash": `\ touch pwned`, "redirection": "a > pwned < pwned", "glob": "* ~ {a,b} ?",
+	} {
+		attacks = append(attacks, attack{
+			id: "hint-" + id, who: "a hostile MCP server", gains: "a command in the shell of a user who types the hint that goes with an error",
+			does: fmt.Sprintf("it asks for the scopes %q", scopes),
+			play: func(t *testing.T) (bool, string) { return playHint(t, scopes, false) },
+		})
+	}
+	slices.SortFunc(attacks, func(a, b attack) int { return strings.Compare(a.id, b.id) })
+	return append(attacks, attack{
+		id: "hint-honest", who: "nobody", gains: "nothing", does: "a server asks for the scopes `mcp:write offline_access`",
+		play: func(t *testing.T) (bool, string) { return playHint(t, "mcp:write offline_access", true) },
+	})
+}()
+
+func playHint(t *testing.T, scopes string, honest bool) (won bool, seen string) {
+	r := newRogue(t)
+	who := newPerson(t, r)
+	if o := who.run("login"); o.status != 0 {
+		t.Fatalf("no sign-in: %s", o.stderr)
+	}
+	r.instead["tools/call"] = func(rw http.ResponseWriter, req *http.Request, id string) {
+		challenge(http.StatusForbidden, "insufficient_scope", strings.ReplaceAll(scopes, "\n", " "))(rw, req, id)
+	}
+	o := who.run("call", "tool")
+	_, hint, ok := strings.Cut(o.stderr, "astravue-mcp login ")
+	if !ok {
+		return honest, "no hint with scopes is printed"
+	}
+	// A user types it: what a program of that name gets, and whether anything else happens.
+	stub := filepath.Join(who.dir, "astravue-mcp")
+	if err := os.WriteFile(stub, []byte("#!/bin/sh\nfor a; do printf '<%s>' \"$a\"; done\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("sh", "-c", "astravue-mcp login "+hint)
+	cmd.Dir, cmd.Env = who.dir, []string{"PATH=" + who.dir + ":" + os.Getenv("PATH")}
+	out, err := cmd.CombinedOutput()
+	got := strings.ReplaceAll(string(out), r.mcp(), "URL")
+	_, pwned := os.Stat(filepath.Join(who.dir, "pwned"))
+	won = pwned == nil || err != nil || got != "<login><--server><URL><--store><file><--scope><"+strings.Join(strings.Fields(scopes), " ")+">"
+	return won, "the program gets " + got
 }

