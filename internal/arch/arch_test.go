@@ -75,7 +75,7 @@ var rooms = map[string]room{
 			"refresh", "discovery", "pkce", "dcr", "authcode", "callback", "tokenstore",
 			"internal/oauthhttp", "internal/clock", "internal/secret", "internal/text", "internal/crashpoint",
 		},
-		others: []string{sdk + "mcp", sdk + "jsonrpc", "golang.org/x/oauth2", sync + "singleflight", "github.com/pkg/browser", "filippo.io/age", "golang.org/x/net/idna"},
+		others: []string{sdk + "mcp", sdk + "jsonrpc", "golang.org/x/oauth2", sync + "singleflight", "github.com/pkg/browser", "filippo.io/age"},
 		tests:  []string{sdk + "auth", sdk + "oauthex"},
 	},
 
