@@ -343,7 +343,8 @@ func (c *Client) Connect(ctx context.Context) (*mcp.ClientSession, error) {
 // server's origin, and signs in, refreshes and steps up as [Client.Connect]
 // does. A redirect is followed if it leads to the server's address or below it,
 // or to the address that was asked for or below that; no other redirect gets
-// the token, whatever client the transport is put under. The path tells the
+// the token, whatever client the transport is put under, and nor does a request
+// whose Host names another server. The path tells the
 // tenants of a host apart (RFC 9728 §1.2). What the server answers last is
 // returned untouched, a 401 and a redirect that is not followed included.
 // It is for a REST API, or under another MCP client: a JSON-RPC notification,
