@@ -5,12 +5,12 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
-	"io"
 	"io/fs"
 	"net/netip"
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -74,49 +74,78 @@ type sockets struct {
 	uid       int  // of the other end, if it is held
 }
 
-// look reads both tables: a socket for IPv6 can be connected to an address of IPv4.
+// A row is of one socket.
+type row struct {
+	state string
+	inode string
+	uid   uint64
+}
+
+// table is the latest one that was read. To read it takes milliseconds, and anybody may ask: all
+// who wait share the next one.
+var table struct {
+	sync.Mutex
+	began time.Time
+	err   error
+	rows  map[[2]netip.AddrPort]row // by local and remote address
+	local map[netip.AddrPort]bool
+}
+
+// look looks the two ends up in a table that is not older than the call.
 func look(here, there netip.AddrPort) (s sockets, err error) {
+	called := time.Now()
+	table.Lock()
+	defer table.Unlock()
+	if !table.began.After(called) {
+		table.began = time.Now()
+		table.rows, table.local, table.err = readTable()
+	}
+	ours, ok := table.rows[[2]netip.AddrPort{here, there}]
+	s.connected = ok && ours.state == established
+	s.works = table.local[here]
+	theirs, ok := table.rows[[2]netip.AddrPort{there, here}]
+	s.listed, s.held, s.uid = ok, ok && theirs.inode != "0", int(theirs.uid)
+	return s, table.err
+}
+
+// readTable reads both tables: a socket for IPv6 can be connected to an address of IPv4. Of two rows
+// the held one counts, since a port can be used anew while the old socket is still dying.
+func readTable() (map[[2]netip.AddrPort]row, map[netip.AddrPort]bool, error) {
+	rows, locals := map[[2]netip.AddrPort]row{}, map[netip.AddrPort]bool{}
 	for _, name := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
 		f, err := os.Open(name)
 		if errors.Is(err, fs.ErrNotExist) && strings.HasSuffix(name, "6") {
 			continue
 		}
 		if err != nil {
-			return s, err
+			return nil, nil, err
 		}
-		err = s.read(f, here, there)
-		_ = f.Close()
-		if err != nil {
-			return s, err
-		}
-	}
-	return s, nil
-}
-
-func (s *sockets) read(table io.Reader, here, there netip.AddrPort) error {
-	lines := bufio.NewScanner(table)
-	for lines.Scan() {
-		f := strings.Fields(lines.Text())
-		if len(f) < 10 {
-			continue
-		}
-		local, ok := parseSocket(f[1])
-		if !ok || local != here && local != there {
-			continue
-		}
-		remote, _ := parseSocket(f[2])
-		switch {
-		case local == here:
-			s.works = true
-			s.connected = s.connected || remote == there && f[3] == established
-		case remote == here:
-			s.listed = true
-			if uid, err := strconv.ParseUint(f[7], 10, 32); err == nil && f[9] != "0" {
-				s.held, s.uid = true, int(uid)
+		lines := bufio.NewScanner(f)
+		for lines.Scan() {
+			f := strings.Fields(lines.Text())
+			if len(f) < 10 {
+				continue
+			}
+			local, ok := parseSocket(f[1])
+			if !ok || !local.Addr().IsLoopback() {
+				continue
+			}
+			remote, _ := parseSocket(f[2])
+			uid, err := strconv.ParseUint(f[7], 10, 32)
+			if err != nil {
+				continue
+			}
+			locals[local] = true
+			if ends := [2]netip.AddrPort{local, remote}; rows[ends].inode == "" || rows[ends].inode == "0" {
+				rows[ends] = row{f[3], f[9], uid}
 			}
 		}
+		_ = f.Close()
+		if err := lines.Err(); err != nil {
+			return nil, nil, err
+		}
 	}
-	return lines.Err()
+	return rows, locals, nil
 }
 
 // parseSocket reads an address as the table has it: words of 32 bits in the order of this
