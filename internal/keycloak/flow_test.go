@@ -197,12 +197,16 @@ func TestLibrary(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			a := asAdmin(t, k)
 			a.forget("olivia")
-			r := newRun(t, k, func(_ context.Context, address string) error {
+			r := newRun(t, k, func(ctx context.Context, page string) error {
 				if c.registration.ClientID == "" {
+					address, err := testenv.Begin(ctx, testenv.NewBrowser(), page)
+					if err != nil {
+						return err
+					}
 					u, _ := url.Parse(address)
 					shorten(a, u.Query().Get("client_id"))
 				}
-				return chromium(t, tab, address, "olivia", true)
+				return chromium(t, tab, page, "olivia", true)
 			})
 			r.Registration, r.SignInTimeout = c.registration, time.Minute
 			var said []time.Duration // expires_in

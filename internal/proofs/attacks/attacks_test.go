@@ -40,56 +40,79 @@ type attack struct {
 	play func(t *testing.T) (won bool, seen string)
 }
 
-// An area is a list of attacks under one heading.
+// An area is a list of attacks under one heading, which are played one after another, beside those
+// of other areas.
 type area struct {
 	title   string
 	attacks []attack
+
+	// alone says that its attacks move the clock, set an environment or count what the process
+	// uses. They are played while no others are.
+	alone bool
 }
 
 func TestAttacks(t *testing.T) {
 	kept := read(t)
+	rows := make([]string, len(areas)) // of each area
+	t.Run("all", func(t *testing.T) {
+		for i, area := range areas {
+			for _, a := range area.attacks {
+				rows[i] += kept[a.id] // if -run leaves them out
+			}
+			t.Run(area.title, func(t *testing.T) {
+				if !area.alone {
+					t.Parallel()
+				}
+				rows[i] = area.play(t, kept)
+			})
+		}
+	})
+	if !*update || t.Failed() {
+		return
+	}
 	var b strings.Builder
 	all, stand := 0, 0
-	known := map[string]bool{}
-	for _, area := range areas {
-		fmt.Fprintf(&b, "\n## %s\n\n| attack | by | would gain | what is done | what comes of it |\n|---|---|---|---|---|\n", area.title)
+	for i, area := range areas {
+		fmt.Fprintf(&b, "\n## %s\n\n| attack | by | would gain | what is done | what comes of it |\n|---|---|---|---|---|\n%s", area.title, rows[i])
 		for _, a := range area.attacks {
-			if a.id == "" || known[a.id] {
-				t.Fatalf("an attack has no ID, or that of another: %q", a.id)
-			}
-			known[a.id] = true
-			row := kept[a.id] // of an earlier run, where the machine lacks what this one needs
-			t.Run(a.id, func(t *testing.T) {
-				won, seen := a.play(t)
-				switch {
-				case won && a.stands == "":
-					t.Errorf("the attack succeeds: %s", seen)
-				case !won && a.stands != "":
-					t.Errorf("the attack does not succeed any more, so its row is to say nothing of why it stands: %s", seen)
-				}
-				if a.stands != "" {
-					seen = "**It succeeds**: " + seen + ". " + a.stands
-				}
-				now := line("`"+a.id+"`", a.who, a.gains, a.does, seen)
-				if row != now && !*update {
-					t.Errorf("%s is out of date, write it anew with -update; it should have\n%s", results, now)
-				}
-				row = now
-			})
-			b.WriteString(row)
 			all++
 			if a.stands != "" {
 				stand++
 			}
 		}
 	}
-	if !*update || t.Failed() {
-		return
-	}
 	text := fmt.Sprintf("What becomes of each attack, from a run of `go test ./internal/proofs/attacks`: %d attacks, of which\n%d succeed, each with the reason and who is told so. An attack that comes to anything else fails the test.\n", all, stand) + b.String()
 	if err := os.WriteFile(results, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// play plays the attacks of an area and returns their rows. What this machine cannot play keeps the
+// row of an earlier run.
+func (area area) play(t *testing.T, kept map[string]string) string {
+	var b strings.Builder
+	for _, a := range area.attacks {
+		row := kept[a.id]
+		t.Run(a.id, func(t *testing.T) {
+			won, seen := a.play(t)
+			switch {
+			case won && a.stands == "":
+				t.Errorf("the attack succeeds: %s", seen)
+			case !won && a.stands != "":
+				t.Errorf("the attack does not succeed any more, so its row is to say nothing of why it stands: %s", seen)
+			}
+			if a.stands != "" {
+				seen = "**It succeeds**: " + seen + ". " + a.stands
+			}
+			now := line("`"+a.id+"`", a.who, a.gains, a.does, seen)
+			if row != now && !*update {
+				t.Errorf("%s is out of date, write it anew with -update; it should have\n%s", results, now)
+			}
+			row = now
+		})
+		b.WriteString(row)
+	}
+	return b.String()
 }
 
 // TestTable holds that every attack has a row, also those that this machine cannot play, and
@@ -98,12 +121,16 @@ func TestTable(t *testing.T) {
 	if *update {
 		t.Skip("the table is being written")
 	}
-	rows := read(t)
+	rows, known := read(t), map[string]bool{}
 	for _, area := range areas {
 		for _, a := range area.attacks {
-			if rows[a.id] == "" {
+			switch {
+			case a.id == "" || known[a.id]:
+				t.Errorf("an attack has no ID, or that of another: %q", a.id)
+			case rows[a.id] == "":
 				t.Errorf("%s has no row for %s", results, a.id)
 			}
+			known[a.id] = true
 			delete(rows, a.id)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"path"
 	"runtime"
 	"slices"
 	"strings"
@@ -143,23 +144,33 @@ var embeddedAttacks = slices.Concat([]attack{
 		_, err := c.Connect(t.Context())
 		return got || err == nil, "it gets no token"
 	}},
-	{id: "emb-open-error", who: "who reads the program's log", gains: "the state of a sign-in", does: "reads why the browser did not open: OpenBrowser's error repeats the address", play: func(t *testing.T) (bool, string) {
+	{id: "emb-open-error", who: "who reads the program's log", gains: "the state of a sign-in, or the page that leads to it", does: "reads why the browser did not open: the errors of OpenBrowser and ShowURL repeat their addresses", play: func(t *testing.T) (bool, string) {
 		srv := newBox(t, sandbox.Options{AutoApprove: true})
 		var log testenv.Buffer
-		state := ""
+		var state, page string
+		repeats := func(address string) error {
+			return fmt.Errorf("exec: %q, then %s: %w", address, url.QueryEscape(address), &url.Error{Op: "Get", URL: address, Err: errors.New("no")})
+		}
 		c := embClient(t, srv, func(c *mcpclient.Client) {
 			c.Logger = slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-			c.OpenBrowser = func(ctx context.Context, address string) error {
+			c.ShowURL = func(_ context.Context, address string) error {
 				u, _ := url.Parse(address)
 				state = u.Query().Get("state")
+				return repeats(address)
+			}
+			c.OpenBrowser = func(ctx context.Context, address string) error {
+				page = path.Base(address)
 				if err := embBrowse(ctx, address); err != nil {
 					return err
 				}
-				return fmt.Errorf("exec: %q, then %s: %w", address, url.QueryEscape(address), &url.Error{Op: "Get", URL: address, Err: errors.New("no")})
+				return repeats(address)
 			}
 		})
 		embLogin(t, c)
-		return strings.Contains(log.String(), state), "the address is left out"
+		if len(state) < 20 || len(page) < 20 || !strings.Contains(log.String(), "no browser could be opened") {
+			t.Fatalf("state %q, page %q, logged: %s", state, page, log.String())
+		}
+		return strings.Contains(log.String(), state) || strings.Contains(log.String(), page), "the addresses are left out"
 	}},
 	{id: "emb-log-handler", who: "who reads the program's log", gains: "a token", does: "prints every value of every entry with %+v, %#v and as JSON", play: func(t *testing.T) (bool, string) {
 		srv := newBox(t, sandbox.Options{AutoApprove: true})

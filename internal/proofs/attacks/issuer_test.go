@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/astravue/mcp-client-go/internal/clock"
+	"github.com/astravue/mcp-client-go/internal/testenv"
 	"github.com/astravue/mcp-client-go/mcpclient"
 	"github.com/astravue/mcp-client-go/tokenstore"
 )
@@ -380,7 +381,7 @@ func (s series) play(calls, allowed int, before func(t *testing.T, n int, c *mcp
 				Name: "Acme Notes", Server: srv.URL + "/mcp", Store: store, SignInTimeout: 5 * time.Second,
 				OpenBrowser: func(_ context.Context, url string) error {
 					opened.Add(1)
-					resp, err := http.Get(url)
+					resp, err := testenv.NewBrowser().Get(url)
 					if err == nil {
 						_ = resp.Body.Close()
 					}

@@ -21,6 +21,7 @@ import (
 
 	"github.com/astravue/mcp-client-go/authcode"
 	"github.com/astravue/mcp-client-go/discovery"
+	"github.com/astravue/mcp-client-go/internal/testenv"
 	"github.com/astravue/mcp-client-go/mcpclient"
 	"github.com/astravue/mcp-client-go/sandbox"
 	"github.com/astravue/mcp-client-go/tokenstore"
@@ -288,7 +289,7 @@ func (w *deceived) victim() *mcpclient.Client {
 		Name: "Acme Notes", Server: w.evil.URL + "/mcp", Issuer: w.issuer(), Store: new(tokenstore.Memory),
 		SignInTimeout: 5 * time.Second, RequestTimeout: 3 * time.Second,
 		OpenBrowser: func(ctx context.Context, url string) error {
-			resp, err := http.Get(url)
+			resp, err := testenv.NewBrowser().Get(url)
 			if err == nil {
 				_ = resp.Body.Close()
 			}

@@ -35,13 +35,13 @@ func openedServer(t *testing.T) *sandbox.Server {
 	return srv
 }
 
-// openedFor signs in to the server and returns the address that the victim's opener was given, or
-// the error of a sign-in that opened nothing.
+// openedFor signs in to the server and returns the authorization URL that the victim is to open on
+// whatever computer, or the error of a sign-in that opened nothing.
 func openedFor(t *testing.T, server string) (address string, err error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	c := &mcpclient.Client{Name: "Acme Notes", Server: server, Store: &tokenstore.Memory{}, OpenBrowser: func(_ context.Context, url string) error {
+	c := &mcpclient.Client{Name: "Acme Notes", Server: server, Store: &tokenstore.Memory{}, ShowURL: func(_ context.Context, url string) error {
 		address = url
 		cancel() // nobody signs in
 		return nil

@@ -348,7 +348,12 @@ func webSessions() (all []attack) {
 			p := strings.Split(good, ".")
 			return p[0] + ".99999999999." + p[2]
 		}},
-		{"other-user", "puts another user's ID before its own signature", func(good string) string { return "X" + good[1:] }},
+		{"other-user", "puts another user's ID before its own signature", func(good string) string {
+			if good[0] == 'X' {
+				return "Y" + good[1:]
+			}
+			return "X" + good[1:]
+		}},
 		{"moved-dot", "moves the dot between ID and time", func(good string) string {
 			p := strings.Split(good, ".")
 			return p[0] + p[1][:1] + "." + p[1][1:] + "." + p[2]

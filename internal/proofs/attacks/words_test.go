@@ -211,7 +211,7 @@ func (e echo) play(t *testing.T) (won bool, seen string) {
 				if err != nil {
 					return err
 				}
-				resp, err := http.DefaultClient.Do(req)
+				resp, err := testenv.NewBrowser().Do(req)
 				if err == nil {
 					_ = resp.Body.Close()
 				}
