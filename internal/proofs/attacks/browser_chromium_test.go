@@ -14,6 +14,7 @@ import (
 
 	"github.com/astravue/mcp-client-go/internal/testenv"
 	"github.com/astravue/mcp-client-go/mcpclient"
+	"github.com/astravue/mcp-client-go/sandbox"
 )
 
 const aWebPage = "a web page in the victim's browser"
@@ -46,7 +47,13 @@ setTimeout(()=>document.title="done",300)</script>`, u, strings.ReplaceAll(u, "&
 		stands: "A host has one jar for all its ports, and browsers keep some 180 cookies in it. The person gets the page that says how to paste the address, or signs in anew; nobody else is signed in.",
 		play: func(t *testing.T) (bool, string) {
 			browser := testenv.Chromium(t)
-			s := sit(t, nil)
+			// On a host of its own, or its cookies would be evicted too.
+			srv, err := sandbox.Start(sandbox.Options{Listen: "localhost:0"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = srv.Close() })
+			s := sit(t, func(c *mcpclient.Client) { c.Server = srv.URL() })
 			toss := onLoopback(t, func(w http.ResponseWriter, _ *http.Request) {
 				for i := range 500 {
 					w.Header().Add("Set-Cookie", fmt.Sprintf("c%d=x; Path=/callback", i))
