@@ -22,7 +22,8 @@ var (
 		if err != nil {
 			panic(err) // embedded
 		}
-		return template.CSS(b)
+		// Browsers hash the style without carriage returns, which an archive or an editor may have put in.
+		return template.CSS(strings.ReplaceAll(string(b), "\r\n", "\n"))
 	}()
 	pageTemplates = template.Must(template.New("").Funcs(template.FuncMap{"initials": initials, "split": splitAddress}).ParseFS(pageFiles, "page/page.html"))
 	pageStyleHash = func() string {
