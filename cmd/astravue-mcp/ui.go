@@ -202,7 +202,7 @@ func (a *app) explain(err error) (code string, status int, hint string) {
 	case errors.As(err, &mismatch):
 		switch {
 		case mismatch.Field == "issuer" && a.issuer != "":
-			return "metadata_mismatch", exitFailure, "Check --issuer: there is no metadata that states it and that may."
+			return "metadata_mismatch", exitFailure, "Check --issuer: nobody publishes metadata for it that can be used."
 		case mismatch.Field == "issuer":
 			// No command is made of what the server says: whoever types it would take that for ours.
 			return "metadata_mismatch", exitFailure, "Its administrator has to put that right. It names " + text.Quote(mismatch.Got) + "; if the operator of that issuer confirms that this is their server, give its address: " +
