@@ -162,3 +162,7 @@ func line(cells ...string) string {
 	}
 	return "| " + strings.Join(cells, " | ") + " |\n"
 }
+
+// shellPath is the variable with which a shell finds the programs of every Unix, where the tests run
+// with Go's alone.
+func shellPath() string { return "PATH=" + os.Getenv("PATH") + ":/usr/bin:/bin" }

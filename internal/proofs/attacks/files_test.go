@@ -391,7 +391,7 @@ func filesUsers() (rows []attack) {
 				case <-time.After(filesPatience):
 					t.Fatalf("no call: %s", &output)
 				}
-				read := v.asStranger(exec.Command("sh", "-c", fmt.Sprintf("exec 3</proc/%d/mem", cmd.Process.Pid)))
+				read := v.asStranger(exec.Command("/bin/sh", "-c", fmt.Sprintf("exec 3</proc/%d/mem", cmd.Process.Pid)))
 				return read.Run() == nil, "permission denied"
 			},
 		},

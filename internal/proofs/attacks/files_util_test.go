@@ -172,9 +172,9 @@ func (v *filesVictim) sh(script string) {
 }
 
 func (v *filesVictim) shell(script string) *exec.Cmd {
-	cmd := exec.Command("sh", "-c", script)
+	cmd := exec.Command("/bin/sh", "-c", script)
 	cmd.Dir = v.base
-	cmd.Env = append(os.Environ(), v.variables()...)
+	cmd.Env = append(append(os.Environ(), shellPath()), v.variables()...)
 	return cmd
 }
 

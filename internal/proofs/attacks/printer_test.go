@@ -367,8 +367,8 @@ func playHint(t *testing.T, scopes string, honest bool) (won bool, seen string) 
 	if err := os.WriteFile(stub, []byte("#!/bin/sh\nfor a; do printf '<%s>' \"$a\"; done\n"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("sh", "-c", "astravue-mcp login "+hint)
-	cmd.Dir, cmd.Env = who.dir, []string{"PATH=" + who.dir + ":" + os.Getenv("PATH")}
+	cmd := exec.Command("/bin/sh", "-c", "astravue-mcp login "+hint)
+	cmd.Dir, cmd.Env = who.dir, []string{"PATH=" + who.dir + ":" + strings.TrimPrefix(shellPath(), "PATH=")}
 	out, err := cmd.CombinedOutput()
 	got := strings.ReplaceAll(string(out), r.mcp(), "URL")
 	_, pwned := os.Stat(filepath.Join(who.dir, "pwned"))

@@ -199,7 +199,7 @@ func newPerson(t testing.TB, r *rogue) *person {
 	browser := filepath.Join(p.dir, "browser")
 	for file, data := range map[string]string{
 		filepath.Join(p.dir, "identity.txt"): identity.String() + "\n",
-		browser:                              "#!/bin/sh\nprintf %s \"$1\" >'" + p.dir + "/new' && mv '" + p.dir + "/new' '" + p.dir + "/address'\n",
+		browser:                              "#!/bin/sh\nprintf %s \"$1\" >'" + p.dir + "/new' && /bin/mv '" + p.dir + "/new' '" + p.dir + "/address'\n",
 	} {
 		if err := os.WriteFile(file, []byte(data), 0o600); err != nil {
 			t.Fatal(err)
