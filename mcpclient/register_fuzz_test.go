@@ -22,10 +22,10 @@ func FuzzClientName(f *testing.F) {
 	f.Fuzz(func(t *testing.T, app, server string) {
 		u, err := canonicalServer(server)
 		if err != nil || !utf8.ValidString(app) {
-			t.Skip()
+			return
 		}
 		if strings.HasPrefix(DefaultServer, oauthhttp.Origin(u)+"/") {
-			t.Skip()
+			return
 		}
 		name := (&state{name: app, server: u}).clientName()
 		if n := utf8.RuneCountInString(name); n > mostName {

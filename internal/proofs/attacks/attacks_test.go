@@ -119,7 +119,7 @@ func (area area) play(t *testing.T, kept map[string]string) string {
 // that every row has an attack.
 func TestTable(t *testing.T) {
 	if *update {
-		t.Skip("the table is being written")
+		return // it is being written
 	}
 	rows, known := read(t), map[string]bool{}
 	for _, area := range areas {

@@ -224,7 +224,7 @@ var embeddedAttacks = slices.Concat([]attack{
 	}},
 	{id: "emb-name-in-page", who: "a user who names the application", gains: "a script in the page at the callback", does: "names it in HTML", play: func(t *testing.T) (bool, string) {
 		srv := newBox(t, sandbox.Options{AutoApprove: true})
-		page := ""
+		page := make(chan string, 1)
 		c := embClient(t, srv, func(c *mcpclient.Client) {
 			c.Name = `"><script>alert(1)</script>`
 			c.OpenBrowser = func(ctx context.Context, address string) error {
@@ -234,12 +234,12 @@ var embeddedAttacks = slices.Concat([]attack{
 				}
 				defer resp.Body.Close()
 				data, err := io.ReadAll(resp.Body)
-				page = string(data)
+				page <- string(data)
 				return err
 			}
 		})
 		embLogin(t, c)
-		return strings.Contains(page, "<script>"), "it is shown as text"
+		return strings.Contains(<-page, "<script>"), "it is shown as text"
 	}},
 	{id: "emb-server-asks", who: "a hostile MCP server", gains: "what only a program with capabilities gives: files' places, a model's answer, a person's", does: "asks for roots, sampling and elicitation", play: func(t *testing.T) (bool, string) {
 		var mu sync.Mutex
