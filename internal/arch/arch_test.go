@@ -58,16 +58,16 @@ var rooms = map[string]room{
 		others: []string{sdk + "mcp", "github.com/jackc/pgx/v5"},
 	},
 
-	"internal/conformance": {floor: apart},
-	"internal/conformance/client": {
+	"internal/proofs/conformance": {floor: apart},
+	"internal/proofs/conformance/client": {
 		floor:  4,
 		own:    []string{"mcpclient", "discovery", "authcode", "tokenstore"},
 		others: []string{sdk, "filippo.io/age"},
 	},
 
-	"internal/oidcmatrix": {floor: 4, own: []string{"mcpclient", "refresh", "authcode", "tokenstore"}},
+	"internal/proofs/oidcprovider": {floor: 4, own: []string{"mcpclient", "refresh", "authcode", "tokenstore"}},
 
-	"internal/interop": {floor: 4, own: []string{"mcpclient", "tokenstore"}, tests: []string{sdk + "auth", sdk + "oauthex"}},
+	"internal/proofs/interop": {floor: 4, own: []string{"mcpclient", "tokenstore"}, tests: []string{sdk + "auth", sdk + "oauthex"}},
 
 	"mcpclient": {
 		floor: 3,
@@ -118,21 +118,21 @@ var rooms = map[string]room{
 		floor:  apart,
 		others: []string{sdk, "github.com/golang-jwt/jwt/v5", "github.com/chromedp/", "github.com/godbus/dbus/v5"},
 	},
-	"internal/keycloak": {
+	"internal/proofs/keycloak": {
 		floor:  4,
 		own:    []string{"mcpclient", "refresh", "discovery", "dcr", "authcode", "tokenstore"},
 		others: []string{sdk + "mcp", "filippo.io/age"},
 	},
-	"internal/rotation": {
+	"internal/proofs/rotation": {
 		floor: 4, own: []string{"mcpclient", "refresh", "tokenstore", "tokenstore/postgres"},
 		others: []string{"filippo.io/age", "github.com/jackc/pgx/v5"},
 	},
-	"internal/wedges": {floor: 4, own: []string{"mcpclient", "refresh", "authcode", "tokenstore"}, others: []string{sdk, "golang.org/x/oauth2"}},
-	"internal/faults": {
+	"internal/proofs/gosdk": {floor: 4, own: []string{"mcpclient", "refresh", "authcode", "tokenstore"}, others: []string{sdk, "golang.org/x/oauth2"}},
+	"internal/proofs/faults": {
 		floor: 4, own: []string{"mcpclient", "refresh", "discovery", "pkce", "dcr", "authcode", "callback", "tokenstore", "tokenstore/postgres"},
 		others: []string{"filippo.io/age", "github.com/jackc/pgx/v5"},
 	},
-	"internal/secrets": {
+	"internal/proofs/leaks": {
 		floor: 4, own: []string{"mcpclient", "refresh", "discovery", "pkce", "dcr", "authcode", "callback", "tokenstore", "tokenstore/postgres"},
 		others: []string{"filippo.io/age", "github.com/jackc/pgx/v5"},
 	},

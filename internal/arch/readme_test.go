@@ -98,8 +98,8 @@ func TestReadmePictureHasEveryRoom(t *testing.T) {
 }
 
 func TestReadmeStatesTheConformanceRun(t *testing.T) {
-	results, _, _ := strings.Cut(read(t, "internal/conformance/results.md"), "\n\n\"command\" is")
+	results, _, _ := strings.Cut(read(t, "internal/proofs/conformance/results.md"), "\n\n\"command\" is")
 	if !strings.Contains(read(t, "README.md"), results) {
-		t.Error("README.md does not have the head of internal/conformance/results.md")
+		t.Error("README.md does not have the head of internal/proofs/conformance/results.md")
 	}
 }

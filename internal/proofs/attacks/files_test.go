@@ -143,7 +143,7 @@ func filesNoFile() (rows []attack) {
 	for _, p := range places {
 		for _, k := range kinds {
 			if p.id == "temporary" && k.id == "folder" || p.id == "mark" && k.id == "folder" {
-				continue // cannot be removed; the store says so (internal/faults)
+				continue // cannot be removed; the store says so (internal/proofs/faults)
 			}
 			rows = append(rows, attack{
 				id: "no-file-" + p.id + "-" + k.id, who: folderUser, gains: "a command that hangs, a file of the victim's overwritten, or one made elsewhere",

@@ -1,4 +1,4 @@
-package wedges
+package gosdk
 
 import (
 	"bytes"

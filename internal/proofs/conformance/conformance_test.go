@@ -4,7 +4,7 @@
 // that are mostly none of ours, is run and reported. What came out is kept in
 // results.md, written with
 //
-//	go test ./internal/conformance -update
+//	go test ./internal/proofs/conformance -update
 //
 // The suite covers no refresh, rotation, storage or concurrency; for those see
 // the tests of the packages.
@@ -63,7 +63,7 @@ func (s scenario) ok() bool { return s.passed > 0 && s.failed == 0 && s.warnings
 func TestConformance(t *testing.T) {
 	s := newSuite(t)
 	bin := t.TempDir()
-	build := exec.Command("go", "build", "-o", bin, "./client", "../../cmd/astravue-mcp")
+	build := exec.Command("go", "build", "-o", bin, "./client", "../../../cmd/astravue-mcp")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}

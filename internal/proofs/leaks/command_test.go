@@ -1,4 +1,4 @@
-package secrets
+package leaks
 
 import (
 	"bytes"
@@ -163,7 +163,7 @@ func (w *world) watch() (stop func() (programs int)) {
 func TestCommand(t *testing.T) {
 	w := newWorld(t, "code", "code_verifier", "state", "access_token", "refresh_token", "registration_access_token", "client_secret", "identity", "passphrase")
 	// The tests' binary, under the command's name, is the command with a clock that can be moved.
-	h := newHouse(t, w, "../../cmd/astravue-mcp", "test", "-c")
+	h := newHouse(t, w, "../../../cmd/astravue-mcp", "test", "-c")
 	stop := w.watch()
 	defer stop()
 

@@ -1,14 +1,14 @@
-// Package oidcmatrix runs a client against the certified oidc-provider in the
+// Package oidcprovider runs a client against the certified oidc-provider in the
 // settings that break others: short lives, rotation under a bad network,
 // registration and resource indicators as servers really do them. What came
 // out is kept in results.md, written with
 //
-//	go test ./internal/oidcmatrix -update
+//	go test ./internal/proofs/oidcprovider -update
 //
 // The clients may not open a browser once they are signed in, so that what
 // only a sign-in mends is an error here. For the ordinary session see the
 // tests of mcpclient.
-package oidcmatrix
+package oidcprovider
 
 import (
 	"context"

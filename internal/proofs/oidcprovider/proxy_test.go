@@ -1,4 +1,4 @@
-package oidcmatrix
+package oidcprovider
 
 import (
 	"bytes"

@@ -1,11 +1,11 @@
-// Package wedges shows what the go-sdk's own AuthorizationCodeHandler makes of
+// Package gosdk shows what the go-sdk's own AuthorizationCodeHandler makes of
 // situations that it does not come out of well, and what this module makes of
 // them. Each behaviour is one scenario, which both go through: the same steps
 // against the same sandbox. It is told in words whether the end is as it
 // should be; the SDK's must not be, ours must. What came out is kept in
 // results.md, written with
 //
-//	go test ./internal/wedges -update
+//	go test ./internal/proofs/gosdk -update
 //
 // The SDK is used as its documentation has it: the handler under a
 // StreamableClientTransport, with dynamic registration, and with the token
@@ -15,8 +15,8 @@
 //
 // The package does not measure, and does not look for more of the kind: for
 // what our client does under faults of every sort see the tests of mcpclient
-// and internal/faults.
-package wedges
+// and internal/proofs/faults.
+package gosdk
 
 import (
 	"flag"
@@ -115,7 +115,7 @@ var behaviours = []behaviour{
 		"The same; tokens are never sent in the clear (RFC 6750 §5.3).", redirectedToHTTP},
 }
 
-func TestWedges(t *testing.T) {
+func TestGoSDK(t *testing.T) {
 	table := "| when | what a client is asked | go-sdk " + sdkVersion(t) + " | this library |\n|---|---|---|---|\n"
 	rows := 0
 	for _, b := range behaviours {
@@ -148,7 +148,7 @@ const intro = "The same scenario against the same server, once with the `auth.Au
 
 // sdkVersion is the one that go.mod requires: a newer one needs a new table.
 func sdkVersion(t *testing.T) string {
-	mod, err := os.ReadFile("../../go.mod")
+	mod, err := os.ReadFile("../../../go.mod")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package secrets
+package leaks
 
 import (
 	"bufio"
@@ -39,7 +39,7 @@ var onwards = regexp.MustCompile(`<meta http-equiv="refresh" content="0; url=([^
 // The web application: its pages, its cookies and its log.
 func TestWebapp(t *testing.T) {
 	w := newWorld(t, "code", "code_verifier", "state", "access_token", "refresh_token", "cookie key")
-	h := newHouse(t, w, "../../examples/webapp", "build")
+	h := newHouse(t, w, "../../../examples/webapp", "build")
 	stop := w.watch()
 	defer stop()
 	key := rand.Text() + rand.Text()

@@ -2,7 +2,7 @@
 // store can show to every exchange of a client, and holds what comes of it to
 // what was decided. The tables are kept in results.md, written with
 //
-//	go test ./internal/faults -update
+//	go test ./internal/proofs/faults -update
 //
 // A cell has failed if it hangs, panics, leaks a goroutine or an answer's body,
 // shows a secret, asks more often than it should, forgets what it need not, or
@@ -183,7 +183,7 @@ func compare(t *testing.T, sections []string) {
 		kept[title] = strings.TrimSpace(text)
 	}
 	var whole bytes.Buffer
-	whole.WriteString("What becomes of each fault, from a run of `go test ./internal/faults`: a cell that does\notherwise fails the test.\n")
+	whole.WriteString("What becomes of each fault, from a run of `go test ./internal/proofs/faults`: a cell that does\notherwise fails the test.\n")
 	for i, p := range parts {
 		section := cmp.Or(strings.TrimSpace(sections[i]), kept[p.title])
 		if section == "" {

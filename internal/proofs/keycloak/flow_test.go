@@ -291,7 +291,7 @@ func astravue(t *testing.T) string {
 		if runtime.GOOS == "windows" {
 			command.path += ".exe"
 		}
-		out, err := exec.Command("go", "build", "-o", command.path, "../../cmd/astravue-mcp").CombinedOutput()
+		out, err := exec.Command("go", "build", "-o", command.path, "../../../cmd/astravue-mcp").CombinedOutput()
 		if err != nil {
 			t.Logf("%s", out)
 			command.err = err

@@ -1,10 +1,10 @@
-// Package secrets looks for secrets in all that the library, the command and the
+// Package leaks looks for secrets in all that the library, the command and the
 // web application show or leave behind: what they print and log, errors in every
 // verb, pages, the arguments and the environment of processes, files, the
 // keychain and the database. What the secrets are is known here, or is taken off
 // the wire before the server; see [testenv.Secrets]. That a Secret itself shows
 // nothing is proved where it is.
-package secrets
+package leaks
 
 import (
 	"bytes"
