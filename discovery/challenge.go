@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -146,12 +145,10 @@ func Probe(ctx context.Context, hc *http.Client, server string) (c Challenge, ne
 		}
 		return Challenge{}, false, fmt.Errorf("discovery: probe %s: %w", text.URL(server), err)
 	}
-	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusUnauthorized {
+		_ = resp.Body.Close() // it may be a stream
 		return Challenge{}, false, nil
 	}
-	// So that the connection can be used again, if the rest of the answer takes no time.
-	defer time.AfterFunc(100*time.Millisecond, func() { _ = resp.Body.Close() }).Stop()
-	_, _ = io.CopyN(io.Discard, resp.Body, 64<<10)
+	oauthhttp.Drain(resp)
 	return ParseChallenge(resp.Header), true, nil
 }
