@@ -21,35 +21,33 @@ import (
 
 const module = "github.com/astravue/mcp-client-go"
 
-// A room is one package, or with the name "examples/" each package below that folder.
+// A room is one package, or with a name that ends in a slash each package below that folder which
+// has no entry of its own.
 type room struct {
 	floor  int
 	own    []string // packages of this module that it may import
 	others []string // import paths outside the standard library, or the beginnings of such
-	tests  []string // what its test files may import besides, own or others
+	tests  []string // what its test files may import besides, of both kinds
 }
 
 // apart is the floor of what is not part of the house: it imports nothing of it.
 const apart = -1
 
-const (
-	sdk  = "github.com/modelcontextprotocol/go-sdk/"
-	sync = "golang.org/x/sync/"
-)
+const sdk = "github.com/modelcontextprotocol/go-sdk/"
 
 var rooms = map[string]room{
 	"cmd/astravue-mcp": {
 		floor: 4,
 		own: []string{
-			"mcpclient", "refresh", "discovery", "pkce", "dcr", "authcode", "callback", "tokenstore",
-			"internal/clock", "internal/secret", "internal/text", "sandbox",
+			"mcpclient", "refresh", "discovery", "dcr", "authcode", "callback", "tokenstore",
+			"internal/clock", "internal/text", "sandbox",
 		},
-		others: []string{"github.com/spf13/cobra", "github.com/pkg/browser", "golang.org/x/term", "golang.org/x/sys/unix", "filippo.io/age", sdk + "mcp", sdk + "jsonrpc"},
-		tests:  []string{"github.com/rogpeppe/go-internal", sdk + "auth"},
+		others: []string{"github.com/spf13/cobra", "github.com/pkg/browser", "golang.org/x/term", "golang.org/x/sys/unix", sdk + "mcp"},
+		tests:  []string{"github.com/rogpeppe/go-internal", "filippo.io/age"},
 	},
 	"examples/": {
 		floor:  4,
-		own:    []string{"mcpclient", "authcode", "tokenstore", "sandbox"},
+		own:    []string{"mcpclient", "tokenstore", "sandbox"},
 		others: []string{sdk + "mcp"},
 	},
 	"examples/webapp": {
@@ -58,48 +56,51 @@ var rooms = map[string]room{
 		others: []string{sdk + "mcp", "github.com/jackc/pgx/v5"},
 	},
 
-	"internal/proofs/conformance": {floor: apart},
+	// A proof runs the whole house against something real, so it may see all of it.
+	"internal/proofs/": {
+		floor: 4,
+		tests: []string{
+			"mcpclient", "refresh", "discovery", "pkce", "dcr", "authcode", "callback", "tokenstore", "tokenstore/postgres",
+			sdk, "golang.org/x/oauth2", "filippo.io/age", "github.com/jackc/pgx/v5",
+		},
+	},
 	"internal/proofs/conformance/client": {
 		floor:  4,
 		own:    []string{"mcpclient", "discovery", "authcode", "tokenstore"},
 		others: []string{sdk, "filippo.io/age"},
 	},
 
-	"internal/proofs/oidcprovider": {floor: 4, own: []string{"mcpclient", "refresh", "authcode", "tokenstore"}},
-
-	"internal/proofs/interop": {floor: 4, own: []string{"mcpclient", "tokenstore"}, tests: []string{sdk + "auth", sdk + "oauthex"}},
-
 	"mcpclient": {
 		floor: 3,
 		own: []string{
 			"refresh", "discovery", "pkce", "dcr", "authcode", "callback", "tokenstore",
-			"internal/oauthhttp", "internal/clock", "internal/secret", "internal/text", "internal/crashpoint",
+			"internal/oauthhttp", "internal/clock", "internal/text",
 		},
-		others: []string{sdk + "mcp", sdk + "jsonrpc", "golang.org/x/oauth2", sync + "singleflight", "github.com/pkg/browser", "filippo.io/age"},
-		tests:  []string{sdk + "auth", sdk + "oauthex"},
+		others: []string{sdk + "mcp", sdk + "jsonrpc", "github.com/pkg/browser"},
+		tests:  []string{"internal/secret", "filippo.io/age"},
 	},
 
 	"refresh": {
 		floor:  2,
-		own:    []string{"tokenstore", "internal/oauthhttp", "internal/clock", "internal/secret", "internal/text", "internal/crashpoint"},
-		others: []string{"golang.org/x/oauth2", sync + "singleflight"},
-	},
-
-	"discovery": {floor: 1, own: []string{"internal/oauthhttp", "internal/text"}},
-	"pkce":      {floor: 1, own: []string{"internal/secret"}, others: []string{"golang.org/x/oauth2"}},
-	"dcr":       {floor: 1, own: []string{"internal/oauthhttp", "internal/secret", "internal/text", "internal/clock"}},
-	"authcode":  {floor: 1, own: []string{"internal/oauthhttp", "internal/secret", "internal/text"}},
-	"callback":  {floor: 1},
-	"tokenstore": {
-		floor:  1,
-		own:    []string{"internal/secret", "internal/text", "internal/clock", "internal/crashpoint", "internal/gate"},
-		others: []string{"github.com/zalando/go-keyring", "github.com/godbus/dbus/v5", "github.com/gofrs/flock", "filippo.io/age", "golang.org/x/sys/"},
+		own:    []string{"tokenstore", "internal/oauthhttp", "internal/clock", "internal/text", "internal/crashpoint"},
+		others: []string{"golang.org/x/oauth2", "golang.org/x/sync/singleflight"},
 	},
 	"tokenstore/postgres": {
 		floor: 2, own: []string{"tokenstore", "internal/crashpoint", "internal/gate"}, others: []string{"github.com/jackc/pgx/v5"},
 		tests: []string{"refresh", "mcpclient"},
 	},
-	"tokenstore/storetest": {floor: 2, own: []string{"tokenstore", "internal/secret", "internal/clock", "internal/crashpoint"}},
+	"tokenstore/storetest": {floor: 2, own: []string{"tokenstore", "internal/crashpoint"}},
+
+	"discovery": {floor: 1, own: []string{"internal/oauthhttp", "internal/text"}},
+	"pkce":      {floor: 1, own: []string{"internal/secret"}, others: []string{"golang.org/x/oauth2"}},
+	"dcr":       {floor: 1, own: []string{"internal/oauthhttp", "internal/secret", "internal/text"}},
+	"authcode":  {floor: 1, own: []string{"internal/oauthhttp", "internal/secret", "internal/text"}},
+	"callback":  {floor: 1},
+	"tokenstore": {
+		floor:  1,
+		own:    []string{"internal/secret", "internal/text", "internal/crashpoint", "internal/gate"},
+		others: []string{"github.com/zalando/go-keyring", "github.com/godbus/dbus/v5", "github.com/gofrs/flock", "filippo.io/age", "golang.org/x/sys/"},
+	},
 
 	"internal/oauthhttp":  {floor: 0, own: []string{"internal/clock", "internal/secret", "internal/text"}, others: []string{"golang.org/x/net/idna"}},
 	"internal/text":       {floor: 0, own: []string{"internal/secret"}, others: []string{"golang.org/x/net/idna"}},
@@ -111,44 +112,21 @@ var rooms = map[string]room{
 	"sandbox": {
 		floor:  apart,
 		own:    []string{"sandbox/internal/workspace"},
-		others: []string{sdk, "github.com/golang-jwt/jwt/v5", "github.com/google/jsonschema-go/"},
+		others: []string{sdk, "github.com/golang-jwt/jwt/v5"},
 	},
 	"sandbox/internal/workspace": {floor: apart, others: []string{sdk + "mcp", "github.com/google/jsonschema-go/"}},
 	"internal/testenv": {
 		floor:  apart,
 		others: []string{sdk, "github.com/golang-jwt/jwt/v5", "github.com/chromedp/", "github.com/godbus/dbus/v5"},
 	},
-	"internal/proofs/keycloak": {
-		floor:  4,
-		own:    []string{"mcpclient", "refresh", "discovery", "dcr", "authcode", "tokenstore"},
-		others: []string{sdk + "mcp", "filippo.io/age"},
-	},
-	"internal/proofs/rotation": {
-		floor: 4, own: []string{"mcpclient", "refresh", "tokenstore", "tokenstore/postgres"},
-		others: []string{"filippo.io/age", "github.com/jackc/pgx/v5"},
-	},
-	"internal/proofs/gosdk": {floor: 4, own: []string{"mcpclient", "refresh", "authcode", "tokenstore"}, others: []string{sdk, "golang.org/x/oauth2"}},
-	"internal/proofs/faults": {
-		floor: 4, own: []string{"mcpclient", "refresh", "discovery", "pkce", "dcr", "authcode", "callback", "tokenstore", "tokenstore/postgres"},
-		others: []string{"filippo.io/age", "github.com/jackc/pgx/v5"},
-	},
-	"internal/proofs/leaks": {
-		floor: 4, own: []string{"mcpclient", "refresh", "discovery", "pkce", "dcr", "authcode", "callback", "tokenstore", "tokenstore/postgres"},
-		others: []string{"filippo.io/age", "github.com/jackc/pgx/v5"},
-	},
-	"internal/proofs/attacks": {
-		floor: 4, own: []string{"mcpclient", "refresh", "discovery", "pkce", "dcr", "authcode", "callback", "tokenstore", "tokenstore/postgres"},
-		others: []string{sdk, "filippo.io/age", "github.com/jackc/pgx/v5"},
-	},
 	"internal/arch": {floor: apart},
 }
 
-// inTests is what every test file may import, besides its own package and what that may.
-// Those apart may not see the house in their tests either.
+// allTests is what every test file may import besides. The test files of what is apart see
+// nothing of the house either.
 var (
-	inTests      = []string{"github.com/chromedp/", "github.com/godbus/dbus/v5", "github.com/google/go-cmp/", sdk + "mcp", "github.com/golang-jwt/jwt/v5"}
-	ownInTests   = []string{"internal/testenv"}
-	houseInTests = []string{"sandbox", "tokenstore/storetest", "internal/oauthhttp", "internal/secret", "internal/clock", "internal/crashpoint", "internal/text"}
+	allTests      = []string{"internal/testenv", "github.com/chromedp/", "github.com/godbus/dbus/v5", "github.com/google/go-cmp/", sdk + "mcp", "github.com/golang-jwt/jwt/v5"}
+	houseAllTests = []string{"sandbox", "tokenstore/storetest", "internal/oauthhttp", "internal/clock", "internal/crashpoint", "internal/text"}
 )
 
 // reasons are for the modules that go.mod requires directly.
@@ -175,14 +153,30 @@ var reasons = map[string]string{
 	"github.com/rogpeppe/go-internal": "tests: testscript, for the command",
 }
 
+// TestImports fails for an import that the table does not allow, and for an allowance that no file
+// uses: it would let a package in without anybody's decision.
 func TestImports(t *testing.T) {
+	// The lists of allowances by their names, with each entry that some file has used.
+	used := map[string]map[string]bool{}
+	use := func(list string, allowed []string, imported string) bool {
+		i := slices.IndexFunc(allowed, func(p string) bool { return covers(p, imported) })
+		if used[list] == nil {
+			used[list] = map[string]bool{}
+		}
+		if i >= 0 {
+			used[list][allowed[i]] = true
+		}
+		return i >= 0
+	}
+
 	for _, file := range files(t) {
 		if path.Ext(file) != ".go" {
 			continue
 		}
-		name, allowed, known := find(path.Dir(file))
+		dir := path.Dir(file)
+		name, allowed, known := find(dir)
 		if !known {
-			t.Errorf("%s: package %s has no place in the table", file, path.Dir(file))
+			t.Errorf("%s: package %s has no place in the table", file, dir)
 			continue
 		}
 		syntax, err := parser.ParseFile(token.NewFileSet(), onDisk(file), nil, parser.ImportsOnly)
@@ -190,26 +184,43 @@ func TestImports(t *testing.T) {
 			t.Error(err)
 			continue
 		}
-		own, others := slices.Clone(allowed.own), slices.Clone(allowed.others)
-		if strings.HasSuffix(file, "_test.go") {
-			own = slices.Concat(own, ownInTests, allowed.tests, []string{path.Dir(file)})
-			others = slices.Concat(others, inTests, allowed.tests)
-			if allowed.floor != apart {
-				own = append(own, houseInTests...)
-			}
-		}
 		for _, spec := range syntax.Imports {
 			imported, err := strconv.Unquote(spec.Path.Value)
 			if err != nil {
 				t.Fatal(err)
 			}
 			first, _, _ := strings.Cut(imported, "/")
-			if local, ours := strings.CutPrefix(imported, module+"/"); ours {
-				if !slices.Contains(own, local) {
-					t.Errorf("%s imports %s, which is not allowed in %s", file, local, name)
-				}
-			} else if strings.Contains(first, ".") && !slices.ContainsFunc(others, func(p string) bool { return within(imported, p) }) {
+			local, ours := strings.CutPrefix(imported, module+"/")
+			if !ours && !strings.Contains(first, ".") {
+				continue // the standard library
+			}
+			list, kind := allowed.others, " others"
+			if ours {
+				imported, list, kind = local, allowed.own, " own"
+			}
+			var ok bool
+			if strings.HasSuffix(file, "_test.go") {
+				ok = imported == dir || slices.ContainsFunc(list, func(p string) bool { return covers(p, imported) }) ||
+					use("allTests", allTests, imported) ||
+					allowed.floor != apart && use("houseAllTests", houseAllTests, imported) ||
+					use(name+" tests", allowed.tests, imported)
+			} else {
+				ok = use(name+kind, list, imported)
+			}
+			if !ok {
 				t.Errorf("%s imports %s, which is not allowed in %s", file, imported, name)
+			}
+		}
+	}
+
+	lists := map[string][]string{"allTests": allTests, "houseAllTests": houseAllTests}
+	for name, r := range rooms {
+		lists[name+" own"], lists[name+" others"], lists[name+" tests"] = r.own, r.others, r.tests
+	}
+	for list, allowed := range lists {
+		for _, entry := range allowed {
+			if !used[list][entry] {
+				t.Errorf("the list of %s has %s, which no file needs", list, entry)
 			}
 		}
 	}
@@ -245,9 +256,16 @@ func TestEveryDependencyHasAReason(t *testing.T) {
 	if len(required) == 0 {
 		t.Fatal("go.mod seems to require nothing")
 	}
+	direct := map[string]bool{}
 	for _, match := range required {
+		direct[string(match[1])] = true
 		if reasons[string(match[1])] == "" {
 			t.Errorf("go.mod requires %s, for no listed reason", match[1])
+		}
+	}
+	for name := range reasons {
+		if !direct[name] {
+			t.Errorf("there is a reason for %s, which go.mod does not require", name)
 		}
 	}
 }
@@ -292,10 +310,14 @@ func find(dir string) (name string, r room, ok bool) {
 	return "", room{}, false
 }
 
-// within tells whether imported is the package or module p, or, where p ends with a slash, is
-// below it.
-func within(imported, p string) bool {
-	return imported == p || strings.HasPrefix(imported, strings.TrimSuffix(p, "/")+"/")
+// covers tells whether an entry of a list allows what is imported: a package of this module by its
+// name alone; of another module, the packages below the entry too.
+func covers(entry, imported string) bool {
+	first, _, _ := strings.Cut(entry, "/")
+	if !strings.Contains(first, ".") {
+		return imported == entry
+	}
+	return imported == entry || strings.HasPrefix(imported, strings.TrimSuffix(entry, "/")+"/")
 }
 
 // files lists the module's files by slash-separated path, without what only tools look at.
