@@ -20,6 +20,7 @@ import (
 	"github.com/astravue/mcp-client-go/discovery"
 	"github.com/astravue/mcp-client-go/internal/clock"
 	"github.com/astravue/mcp-client-go/internal/oauthhttp"
+	"github.com/astravue/mcp-client-go/internal/retry"
 	"github.com/astravue/mcp-client-go/internal/text"
 	"github.com/astravue/mcp-client-go/pkce"
 	"github.com/astravue/mcp-client-go/refresh"
@@ -631,8 +632,8 @@ func (s *state) finish(ctx context.Context, p *PendingLogin, secret tokenstore.S
 	}
 	var generation string
 	start = time.Now()
-	for delay := 50 * time.Millisecond; ; delay = min(2*delay, time.Second) {
-		err = s.store.Update(ctx, s.key, func(ctx context.Context, l *tokenstore.Locked) error {
+	err = retry.For(saveTimeout, func() error {
+		return s.store.Update(ctx, s.key, func(ctx context.Context, l *tokenstore.Locked) error {
 			if generation, err = l.Save(ctx, tokenstore.Record{Grant: g}); err != nil {
 				return err
 			}
@@ -641,11 +642,7 @@ func (s *state) finish(ctx context.Context, p *PendingLogin, secret tokenstore.S
 			}
 			return nil
 		})
-		if err == nil || time.Since(start)+delay > saveTimeout {
-			break
-		}
-		time.Sleep(delay)
-	}
+	})
 	s.audit(ctx, StepExchange, "save", p.v.ClientID, start, err)
 	if err != nil {
 		return nil, at(StepExchange, fmt.Errorf("%w: %w", ErrNotSaved, err))

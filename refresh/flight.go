@@ -12,6 +12,7 @@ import (
 	"github.com/astravue/mcp-client-go/internal/clock"
 	"github.com/astravue/mcp-client-go/internal/crashpoint"
 	"github.com/astravue/mcp-client-go/internal/oauthhttp"
+	"github.com/astravue/mcp-client-go/internal/retry"
 	"github.com/astravue/mcp-client-go/internal/text"
 	"github.com/astravue/mcp-client-go/tokenstore"
 )
@@ -395,15 +396,13 @@ func (f *flight) dropRegistration(ctx context.Context, g *tokenstore.Grant) erro
 // up at once, nor an attempt that gets on: what bounds that is the store's own
 // limit for each call, and all the time that a refresh has.
 func (f *flight) save(ctx context.Context, l *tokenstore.Locked, g *tokenstore.Grant, left time.Duration) (generation string, err error) {
-	tryUntil := time.Now().Add(f.cfg.SaveTimeout)
-	ctx, cancel := context.WithDeadline(ctx, tryUntil.Add(max(left, 0)))
+	ctx, cancel := context.WithTimeout(ctx, f.cfg.SaveTimeout+max(left, 0))
 	defer cancel()
-	for delay := 50 * time.Millisecond; ; delay = min(2*delay, time.Second) {
-		if generation, err = l.Save(ctx, tokenstore.Record{Grant: g}); err == nil || !time.Now().Before(tryUntil) {
-			return generation, err
-		}
-		time.Sleep(min(delay, time.Until(tryUntil)))
-	}
+	err = retry.For(f.cfg.SaveTimeout, func() error {
+		generation, err = l.Save(ctx, tokenstore.Record{Grant: g})
+		return err
+	})
+	return generation, err
 }
 
 // saveAgain saves what is held and could not be saved before, in the time that

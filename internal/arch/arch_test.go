@@ -74,7 +74,7 @@ var rooms = map[string]room{
 		floor: 3,
 		own: []string{
 			"refresh", "discovery", "pkce", "dcr", "authcode", "callback", "tokenstore",
-			"internal/oauthhttp", "internal/clock", "internal/text",
+			"internal/oauthhttp", "internal/clock", "internal/text", "internal/retry",
 		},
 		others: []string{sdk + "mcp", sdk + "jsonrpc", "github.com/pkg/browser"},
 		tests:  []string{"internal/secret", "filippo.io/age"},
@@ -82,7 +82,7 @@ var rooms = map[string]room{
 
 	"refresh": {
 		floor:  2,
-		own:    []string{"tokenstore", "internal/oauthhttp", "internal/clock", "internal/text", "internal/crashpoint"},
+		own:    []string{"tokenstore", "internal/oauthhttp", "internal/clock", "internal/text", "internal/crashpoint", "internal/retry"},
 		others: []string{"golang.org/x/oauth2", "golang.org/x/sync/singleflight"},
 	},
 	"tokenstore/postgres": {
@@ -108,6 +108,7 @@ var rooms = map[string]room{
 	"internal/clock":      {floor: 0},
 	"internal/crashpoint": {floor: 0},
 	"internal/gate":       {floor: 0},
+	"internal/retry":      {floor: 0},
 
 	"sandbox": {
 		floor:  apart,
