@@ -230,7 +230,7 @@ func (s *state) begin(ctx context.Context, cfg *discovery.Configuration, scopes 
 		if err != nil {
 			return nil, nil, "", err
 		}
-		if err := s.dropRegistration(ctx, cl.registration, cl.auth.ID); err != nil {
+		if err := tokenstore.DropRegistration(ctx, s.store, cl.registration, cl.auth.ID); err != nil {
 			return nil, nil, "", at(StepRegistration, err)
 		}
 	}
@@ -508,23 +508,6 @@ func (s *state) registered(ctx context.Context, cfg *discovery.Configuration, ke
 	return r, err
 }
 
-// dropRegistration forgets a client that the server no longer knows, unless
-// another process has replaced it already.
-func (s *state) dropRegistration(ctx context.Context, key tokenstore.Key, clientID string) error {
-	return s.store.Update(ctx, key, func(ctx context.Context, l *tokenstore.Locked) error {
-		stored, err := l.Get(ctx)
-		switch {
-		case errors.Is(err, tokenstore.ErrNotFound):
-			return nil
-		case err != nil:
-			return err
-		case stored.Registration == nil || stored.Registration.ClientID != clientID:
-			return nil
-		}
-		return l.Delete(ctx)
-	})
-}
-
 // unknown reports whether the authorization endpoint turns the client away.
 // It would do so on a page that leads nowhere, and the user would be left
 // there; so a client of an earlier day is announced before the browser opens.
@@ -613,7 +596,7 @@ func (s *state) finish(ctx context.Context, p *PendingLogin, secret tokenstore.S
 	s.audit(ctx, StepExchange, "exchange code", p.v.ClientID, start, err)
 	if err != nil {
 		if te := new(authcode.TokenError); errors.As(err, &te) && te.Code == "invalid_client" && p.v.Registration != "" {
-			if dropErr := s.dropRegistration(ctx, p.v.Registration, p.v.ClientID); dropErr != nil {
+			if dropErr := tokenstore.DropRegistration(ctx, s.store, p.v.Registration, p.v.ClientID); dropErr != nil {
 				err = fmt.Errorf("%w; and forget the client: %w", err, dropErr)
 			}
 		}

@@ -374,22 +374,11 @@ func (f *flight) fails(h, next *held, until time.Time, cause error) (*Access, er
 	return nil, failed.failure()
 }
 
-// dropRegistration forgets the client of g, if it is still the one stored.
+// dropRegistration forgets the client of g, which the server no longer knows.
 func (f *flight) dropRegistration(ctx context.Context, g *tokenstore.Grant) error {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
-	return f.cfg.Store.Update(ctx, g.Registration, func(ctx context.Context, l *tokenstore.Locked) error {
-		rec, err := l.Get(ctx)
-		switch {
-		case errors.Is(err, tokenstore.ErrNotFound):
-			return nil
-		case err != nil:
-			return err
-		case rec.Registration == nil || rec.Registration.ClientID != g.ClientID:
-			return nil
-		}
-		return l.Delete(ctx)
-	})
+	return tokenstore.DropRegistration(ctx, f.cfg.Store, g.Registration, g.ClientID)
 }
 
 // save saves g. The refresh token that is stored is spent, so it does not give

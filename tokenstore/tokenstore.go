@@ -83,6 +83,26 @@ type Store interface {
 	Delete(ctx context.Context, key Key) error
 }
 
+// DropRegistration deletes the registration under key if it is still that of
+// clientID, which its server no longer knows (invalid_client, RFC 6749 §5.2).
+// Another process may have registered a new client meanwhile: that one stays,
+// and the error is nil, as it is where no record exists. Other errors are those
+// of [Store.Update].
+func DropRegistration(ctx context.Context, store Store, key Key, clientID string) error {
+	return store.Update(ctx, key, func(ctx context.Context, l *Locked) error {
+		rec, err := l.Get(ctx)
+		switch {
+		case errors.Is(err, ErrNotFound):
+			return nil
+		case err != nil:
+			return err
+		case rec.Registration == nil || rec.Registration.ClientID != clientID:
+			return nil
+		}
+		return l.Delete(ctx)
+	})
+}
+
 // Entries is what a Store implementation gives to [NewLocked]: raw access to
 // one key's entries while its lock is held. Read returns [ErrNotFound] for
 // what is not there; Write is durable when it returns; Remove of nothing is
