@@ -2,10 +2,8 @@ package discovery
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
 	"regexp"
 	"strings"
 	"time"
@@ -140,10 +138,7 @@ func Probe(ctx context.Context, hc *http.Client, server string) (c Challenge, ne
 	req.Header.Set("Accept", "application/json, text/event-stream")
 	resp, err := guarded.Do(req)
 	if err != nil {
-		if e := new(url.Error); errors.As(err, &e) {
-			err = e.Err // without the address of a redirect
-		}
-		return Challenge{}, false, fmt.Errorf("discovery: probe %s: %w", text.URL(server), err)
+		return Challenge{}, false, fmt.Errorf("discovery: probe %s: %w", text.URL(server), oauthhttp.WithoutURL(err))
 	}
 	if resp.StatusCode != http.StatusUnauthorized {
 		_ = resp.Body.Close() // it may be a stream

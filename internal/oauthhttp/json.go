@@ -96,3 +96,29 @@ func fold(s string) string {
 		return least
 	}, s)
 }
+
+// Object reads a JSON object as [Unmarshal] does, its names exactly as
+// written. Its errors quote nothing of the values, since the answer may hold
+// secrets, and of a name not those strings of the request that are to be hidden.
+func Object(body []byte, hide ...string) (map[string]json.RawMessage, error) {
+	var m map[string]json.RawMessage
+	if err := Unmarshal(body, &m); err != nil {
+		if dup := (*DuplicateError)(nil); errors.As(err, &dup) {
+			return nil, &DuplicateError{text.Without(dup.Name, hide...)}
+		}
+		if errors.Is(err, ErrTooDeep) {
+			return nil, err
+		}
+		return nil, ErrNotJSON
+	}
+	return m, nil
+}
+
+// str returns the string in raw, and false if it holds none.
+func str(raw json.RawMessage) (string, bool) {
+	var s *string
+	if raw == nil || json.Unmarshal(raw, &s) != nil || s == nil {
+		return "", false
+	}
+	return *s, true
+}

@@ -154,19 +154,6 @@ func isURLError(err error) bool {
 	return errors.As(err, &e)
 }
 
-func TestBoundedKeepsADeadline(t *testing.T) {
-	ctx, cancel := bounded(t.Context())
-	defer cancel()
-	if at, ok := ctx.Deadline(); !ok || time.Until(at) > requestTimeout {
-		t.Errorf("deadline %v, %v", at, ok)
-	}
-	long, cancel := context.WithTimeout(t.Context(), time.Hour)
-	defer cancel()
-	if ctx, _ := bounded(long); ctx != long {
-		t.Error("the caller's deadline is replaced")
-	}
-}
-
 func TestPostJSONAndDelete(t *testing.T) {
 	var method, bearer, body string
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
