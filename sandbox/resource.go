@@ -15,30 +15,6 @@ import (
 	"github.com/astravue/mcp-client-go/sandbox/internal/workspace"
 )
 
-// apiRoutes are those of the API host.
-func (s *Server) apiRoutes() http.Handler {
-	mux := http.NewServeMux()
-	const prm = "/.well-known/oauth-protected-resource"
-	if m := s.opts.ResourceMetadata; m == "root" || m == "both" {
-		mux.HandleFunc("GET "+prm, s.resourceMetadata(s.resource))
-	}
-	if m := s.opts.ResourceMetadata; m == "path" || m == "both" {
-		mux.HandleFunc("GET "+prm+"/mcp", s.resourceMetadata(s.URL()))
-	}
-	mux.HandleFunc("GET /.well-known/oauth-authorization-server", document(s.serverMetadata))
-	if s.opts.IssuerHost != IssuerAuth {
-		mux.HandleFunc("GET /.well-known/openid-configuration", document(s.serverMetadata))
-	}
-	mux.Handle("/mcp", s.protect(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.mcp.Load().handler.ServeHTTP(w, r)
-	})))
-	mux.Handle("/api/", s.protect(s.workspace.API(func(r *http.Request) (workspace.User, bool) {
-		return userOf(auth.TokenInfoFromContext(r.Context()))
-	})))
-	mux.HandleFunc("GET /{$}", s.home)
-	return mux
-}
-
 // An endpoint serves /mcp.
 type endpoint struct {
 	server  *mcp.Server

@@ -12,29 +12,37 @@ import (
 	"time"
 )
 
-// authRoutes are those of the authorization host.
-func (s *Server) authRoutes() http.Handler {
-	mux := http.NewServeMux()
-	// RFC 8414 §3.1: the well-known part goes before the issuer's path;
-	// OpenID Connect Discovery §4: after it.
-	mux.HandleFunc("GET /.well-known/oauth-authorization-server"+realmPath, document(s.serverMetadata))
-	mux.HandleFunc("GET "+realmPath+"/.well-known/openid-configuration", document(s.serverMetadata))
-	mux.HandleFunc("GET "+realmPath+oidcPath+"/certs", document(func() any { return s.jwks() }))
-	mux.HandleFunc("GET "+realmPath+oidcPath+"/auth", s.authorize)
-	mux.HandleFunc("POST "+realmPath+oidcPath+"/auth", s.authorize)
-	mux.HandleFunc("POST "+realmPath+"/login-actions/authenticate", s.authenticate)
-	mux.HandleFunc("GET "+realmPath+"/login-actions/consent", s.consentPage)
-	mux.HandleFunc("POST "+realmPath+"/login-actions/consent", s.consent)
-	mux.HandleFunc("GET "+realmPath+oidcPath+"/logout", s.logoutPage)
-	mux.HandleFunc("POST "+realmPath+oidcPath+"/logout", s.logout)
-	mux.HandleFunc("POST "+realmPath+oidcPath+"/token", s.token)
-	mux.HandleFunc("POST "+realmPath+oidcPath+"/revoke", s.revoke)
-	mux.HandleFunc("POST "+realmPath+registrationPath, s.register)
-	mux.HandleFunc("GET "+realmPath+registrationPath+"/{id...}", s.manage)
-	mux.HandleFunc("DELETE "+realmPath+registrationPath+"/{id...}", s.manage)
-	mux.HandleFunc("GET /{$}", s.home)
-	return mux
+// codeLife is how long a code may be used.
+const codeLife = 60 * time.Second
+
+// token is the token endpoint (RFC 6749 §3.2).
+func (s *Server) token(w http.ResponseWriter, r *http.Request) {
+	c := s.form(w, r)
+	if c == nil {
+		return
+	}
+	var a tokenAnswer
+	var refused *refusal
+	switch r.PostForm.Get("grant_type") {
+	case "authorization_code":
+		a, refused = s.exchange(r, c)
+	case "refresh_token":
+		a, refused = s.refresh(r, c)
+	case "":
+		refused = &refusal{"invalid_request", "Missing form parameter: grant_type"}
+	default:
+		refused = &refusal{"unsupported_grant_type", "Unsupported grant_type"}
+	}
+	if refused != nil {
+		s.oauthError(w, r, http.StatusBadRequest, refused.code, refused.description)
+		return
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("Pragma", "no-cache")
+	writeJSON(w, http.StatusOK, a)
 }
+
+type refusal struct{ code, description string }
 
 // form checks that a back-channel request is a form with single parameters
 // (RFC 6749 §3.2) and authenticates its client (§2.3.1) by a method that it is
@@ -82,35 +90,6 @@ func (s *Server) form(w http.ResponseWriter, r *http.Request) *client {
 	return c
 }
 
-// token is the token endpoint (RFC 6749 §3.2).
-func (s *Server) token(w http.ResponseWriter, r *http.Request) {
-	c := s.form(w, r)
-	if c == nil {
-		return
-	}
-	var a tokenAnswer
-	var refused *refusal
-	switch r.PostForm.Get("grant_type") {
-	case "authorization_code":
-		a, refused = s.exchange(r, c)
-	case "refresh_token":
-		a, refused = s.refresh(r, c)
-	case "":
-		refused = &refusal{"invalid_request", "Missing form parameter: grant_type"}
-	default:
-		refused = &refusal{"unsupported_grant_type", "Unsupported grant_type"}
-	}
-	if refused != nil {
-		s.oauthError(w, r, http.StatusBadRequest, refused.code, refused.description)
-		return
-	}
-	w.Header().Set("Cache-Control", "no-store")
-	w.Header().Set("Pragma", "no-cache")
-	writeJSON(w, http.StatusOK, a)
-}
-
-type refusal struct{ code, description string }
-
 // exchange gives tokens for a code (RFC 6749 §4.1.3, RFC 7636 §4.6, RFC 8707 §2.2).
 func (s *Server) exchange(r *http.Request, c *client) (tokenAnswer, *refusal) {
 	f, now := r.PostForm, s.now()
@@ -156,6 +135,11 @@ func (s *Server) exchange(r *http.Request, c *client) (tokenAnswer, *refusal) {
 	s.noteUser(r, g.user)
 	s.grants.put(g.sid, g)
 	return s.answer(g, g.scopes, now), nil
+}
+
+// validVerifier is the grammar of RFC 7636 §4.1.
+func validVerifier(v string) bool {
+	return len(v) >= 43 && len(v) <= 128 && strings.Trim(v, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~") == ""
 }
 
 // refresh gives tokens for a refresh token, and takes a grant back whose
@@ -208,10 +192,6 @@ func (s *Server) refresh(r *http.Request, c *client) (tokenAnswer, *refusal) {
 	return s.answer(g, scopes, now), nil
 }
 
-func (s *Server) noteUser(r *http.Request, u *person) {
-	s.note(r, func(e *Request) { e.User = u.ID })
-}
-
 // revoke is RFC 7009: of a refresh token, the grant ends; of an access token,
 // the API host refuses it.
 func (s *Server) revoke(w http.ResponseWriter, r *http.Request) {
@@ -253,10 +233,6 @@ func (s *Server) revoke(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusOK)
 }
 
-// validVerifier is the grammar of RFC 7636 §4.1.
-func validVerifier(v string) bool {
-	return len(v) >= 43 && len(v) <= 128 && strings.Trim(v, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~") == ""
+func (s *Server) noteUser(r *http.Request, u *person) {
+	s.note(r, func(e *Request) { e.User = u.ID })
 }
-
-// codeLife is how long a code may be used.
-const codeLife = 60 * time.Second

@@ -1,0 +1,173 @@
+package sandbox
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// maxBody is the largest form or JSON document that is read.
+const maxBody = 256 << 10
+
+// front is what every request passes: the checks of what a page of another site may have
+// a browser send, the log, the faults.
+func (s *Server) front(host string, next http.Handler) http.Handler {
+	foreign := http.NewCrossOriginProtection()
+	foreign.AddInsecureBypassPattern("POST " + realmPath + oidcPath + "/auth") // applications may (RFC 6749 §3.1)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !loopbackHost(r.Host) { // DNS rebinding
+			http.Error(w, "not a host of this sandbox", http.StatusMisdirectedRequest)
+			return
+		}
+		if foreign.Check(r) != nil {
+			http.Error(w, "not for pages of another origin", http.StatusForbidden)
+			return
+		}
+		e := &Request{Time: s.now(), Host: host, Method: r.Method, Path: clip(r.URL.Path), UserAgent: clip(r.UserAgent())}
+		if err := s.identify(w, r, e); err != nil {
+			e.Status = http.StatusBadRequest
+			if mb := (*http.MaxBytesError)(nil); errors.As(err, &mb) {
+				e.Status = http.StatusRequestEntityTooLarge
+			}
+			s.log.add(e)
+			http.Error(w, "unreadable request", e.Status)
+			return
+		}
+		f := s.fault(e.Step, r)
+		e.Fault = f != nil
+		s.log.add(e)
+		r = r.WithContext(context.WithValue(r.Context(), entryKey{}, e))
+		lw := &logWriter{ResponseWriter: w, s: s, r: r}
+		if s.opts.Logger != nil {
+			start := time.Now()
+			defer func() {
+				s.log.mu.Lock()
+				c := *e
+				s.log.mu.Unlock()
+				s.opts.Logger.LogAttrs(context.Background(), slog.LevelInfo, "sandbox request",
+					slog.String("step", string(c.Step)), slog.String("host", c.Host), slog.String("method", c.Method),
+					slog.String("path", c.Path), slog.String("rpc", c.RPC), slog.Int("status", c.Status), slog.String("error", c.Error),
+					slog.String("client", c.ClientID), slog.String("user", c.User), slog.Bool("fault", c.Fault),
+					slog.Duration("duration", time.Since(start)))
+			}()
+		}
+		if f != nil {
+			f.strike(lw, r, next)
+			return
+		}
+		next.ServeHTTP(lw, r)
+	})
+}
+
+// loopbackHost reports whether host, with or without a port, is this machine.
+func loopbackHost(host string) bool {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	host = strings.Trim(host, "[]")
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// identify fills in what is known of a request before it is carried out.
+func (s *Server) identify(w http.ResponseWriter, r *http.Request, e *Request) error {
+	if e.Host == "api" {
+		switch p := r.URL.Path; {
+		case strings.HasPrefix(p, "/.well-known/oauth-protected-resource"):
+			e.Step = StepResourceMetadata
+		case strings.HasPrefix(p, "/.well-known/"):
+			e.Step = StepServerMetadata
+		case p == "/mcp" || strings.HasPrefix(p, "/api/"):
+			switch {
+			case r.Header.Get("Authorization") == "":
+				e.Step = StepChallenge
+			case p == "/mcp":
+				e.Step = StepMCP
+			default:
+				e.Step = StepAPI
+			}
+			if p == "/mcp" && r.Method == http.MethodPost {
+				return peekRPC(w, r, e)
+			}
+		}
+		return nil
+	}
+	p, realm := strings.CutPrefix(r.URL.Path, realmPath)
+	switch {
+	case strings.HasPrefix(r.URL.Path, "/.well-known/"), p == "/.well-known/openid-configuration", p == oidcPath+"/certs":
+		e.Step = StepServerMetadata
+	case !realm:
+	case strings.HasPrefix(p, registrationPath):
+		e.Step = StepRegister
+	case p == oidcPath+"/auth", strings.HasPrefix(p, "/login-actions/"):
+		e.Step = StepAuthorize
+	case p == oidcPath+"/token":
+		e.Step = StepExchange
+	case p == oidcPath+"/revoke", p == oidcPath+"/logout":
+		e.Step = StepRevoke
+	}
+	body, err := readAll(w, r, maxBody)
+	if err != nil {
+		return err
+	}
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	if err := r.ParseForm(); err != nil {
+		return err
+	}
+	if e.Step == StepExchange && r.PostForm.Get("grant_type") == "refresh_token" {
+		e.Step = StepRefresh
+	}
+	for _, k := range harmless {
+		if v := r.Form[k]; v != nil {
+			if e.Params == nil {
+				e.Params = make(url.Values)
+			}
+			for _, x := range v[:min(len(v), 8)] {
+				e.Params.Add(k, clip(x))
+			}
+		}
+	}
+	e.ClientID = clip(r.Form.Get("client_id"))
+	return nil
+}
+
+type rpcKey struct{}
+
+// rpcCall is what the MCP endpoint knows of a message before the SDK reads it.
+type rpcCall struct {
+	Method string `json:"method"`
+	Params struct {
+		Name string `json:"name"`
+	} `json:"params"`
+}
+
+func peekRPC(w http.ResponseWriter, r *http.Request, e *Request) error {
+	body, err := readAll(w, r, 4<<20)
+	if err != nil {
+		return err
+	}
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	var call rpcCall
+	if json.Unmarshal(body, &call) == nil {
+		e.RPC = clip(call.Method)
+		*r = *r.WithContext(context.WithValue(r.Context(), rpcKey{}, call))
+	}
+	return nil
+}
+
+// readAll reads a body within bounds of size and time. A timeout of the whole
+// server would end streams too.
+func readAll(w http.ResponseWriter, r *http.Request, max int64) ([]byte, error) {
+	conn := http.NewResponseController(w)
+	conn.SetReadDeadline(time.Now().Add(30 * time.Second))
+	defer conn.SetReadDeadline(time.Time{})
+	return io.ReadAll(http.MaxBytesReader(w, r.Body, max))
+}
