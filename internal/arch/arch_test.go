@@ -118,6 +118,7 @@ var rooms = map[string]room{
 	"sandbox/internal/workspace": {floor: apart, others: []string{sdk + "mcp", "github.com/google/jsonschema-go/"}},
 	"internal/testenv": {
 		floor:  apart,
+		own:    []string{"sandbox"},
 		others: []string{sdk, "github.com/golang-jwt/jwt/v5", "github.com/chromedp/", "github.com/godbus/dbus/v5"},
 	},
 	"internal/arch": {floor: apart},

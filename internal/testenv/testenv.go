@@ -4,7 +4,7 @@
 // where every part is installed on purpose, [CI] turns the same skip into a failure.
 //
 // Everything listens on loopback, on a free port, and ends with the test. Only tests
-// import this package. It installs nothing and knows nothing of this module's packages.
+// import this package. It installs nothing, and of this module's packages it knows the sandbox alone.
 package testenv
 
 import (

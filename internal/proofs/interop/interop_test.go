@@ -11,7 +11,6 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -34,35 +33,21 @@ import (
 	"github.com/astravue/mcp-client-go/tokenstore"
 )
 
-// browserEnv, set to 1, makes the test program a browser, for those who look for one by name.
+// browserEnv, set to 1, makes the test program a browser. mcp-remote starts it, with the page as its
+// argument; so it takes no orders as a child of testenv.Spawn does.
 const browserEnv = "ASTRAVUE_MCP_TEST_BROWSER"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(browserEnv) == "1" {
-		if err := open(context.Background(), os.Args[len(os.Args)-1]); err != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		defer cancel()
+		if err := testenv.Visit(ctx, os.Args[len(os.Args)-1]); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
 		return
 	}
 	os.Exit(m.Run())
-}
-
-// open is the browser. The sandbox asks nobody anything and redirects at once.
-func open(ctx context.Context, url string) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return err
-	}
-	resp, err := testenv.NewBrowser().Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	_, err = io.Copy(io.Discard, resp.Body)
-	return err
 }
 
 // TestServers uses all that a session is for: tools, resources and prompts, listed and used, in
@@ -90,7 +75,7 @@ func TestServers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			g := newGate(t, c.start(t))
-			client := &mcpclient.Client{Name: "Interop", Server: g.url, Store: new(tokenstore.Memory), OpenBrowser: open}
+			client := &mcpclient.Client{Name: "Interop", Server: g.url, Store: new(tokenstore.Memory), OpenBrowser: testenv.Visit}
 			t.Cleanup(func() {
 				if err := client.Close(); err != nil {
 					t.Errorf("Close: %v", err)
@@ -115,6 +100,43 @@ func TestServers(t *testing.T) {
 			}
 			if n := g.sandbox.Counts().Requests[sandbox.StepAuthorize]; n != 1 {
 				t.Errorf("%d sign-ins, want 1", n)
+			}
+		})
+	}
+}
+
+// TestServerWithoutSignIn lists and calls tools of a server that asks for no sign-in, with a stream
+// of its own and without one.
+func TestServerWithoutSignIn(t *testing.T) {
+	url := testenv.Everything(t)
+	for name, options := range map[string]*mcp.ClientOptions{"quiet": nil, "with a stream": {}} {
+		t.Run(name, func(t *testing.T) {
+			client := &mcpclient.Client{
+				Name: "Interop", Server: url, Store: new(tokenstore.Memory), MCP: options,
+				OpenBrowser: func(context.Context, string) error {
+					t.Error("a browser was opened")
+					return nil
+				},
+			}
+			defer client.Close()
+			session, err := client.Connect(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Logf("protocol version %s", session.InitializeResult().ProtocolVersion)
+			tools, err := session.ListTools(t.Context(), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !slices.ContainsFunc(tools.Tools, func(tool *mcp.Tool) bool { return tool.Name == "echo" }) {
+				t.Errorf("no tool echo among %d", len(tools.Tools))
+			}
+			use{tool: "echo", arguments: map[string]any{"message": "hello"}, says: "hello"}.call(t.Context(), t, session)
+			if st, err := client.Status(t.Context()); err != nil || st.SignedIn {
+				t.Errorf("Status: %+v, %v", st, err)
+			}
+			if err := session.Close(); err != nil {
+				t.Errorf("Close: %v", err)
 			}
 		})
 	}
@@ -159,7 +181,7 @@ func TestSDKClients(t *testing.T) {
 	for major, first := range map[string]string{"1": "initialize", "2": "server/discover"} {
 		for _, issuer := range []string{sandbox.IssuerAuth, sandbox.IssuerAPI} {
 			t.Run(major+"/"+issuer, func(t *testing.T) {
-				s := start(t, sandbox.Options{AutoApprove: true, IssuerHost: issuer})
+				s := testenv.Sandbox(t, sandbox.Options{AutoApprove: true, IssuerHost: issuer})
 				cmd := testenv.SDKClient(t, major, s.URL())
 				var log strings.Builder
 				cmd.Stderr = &log
@@ -194,7 +216,7 @@ func TestSDKClients(t *testing.T) {
 // TestMCPRemote has mcp-remote sign in to the sandbox, which finds its browser by BROWSER, and
 // talks to it through its standard input.
 func TestMCPRemote(t *testing.T) {
-	s := start(t, sandbox.Options{AutoApprove: true})
+	s := testenv.Sandbox(t, sandbox.Options{AutoApprove: true})
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -237,16 +259,6 @@ func TestMCPRemote(t *testing.T) {
 		t.Errorf("it found the tools %q, want %q", names, want)
 	}
 	signedInOnce(t, s)
-}
-
-func start(t *testing.T, o sandbox.Options) *sandbox.Server {
-	t.Helper()
-	s, err := sandbox.Start(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { s.Close() })
-	return s
 }
 
 // tools are those of the sandbox.
@@ -407,7 +419,7 @@ func newGate(t *testing.T, server string) *gate {
 	t.Cleanup(front.Close)
 	t.Cleanup(front.CloseClientConnections) // a standing event stream would hold Close up
 	g := &gate{url: front.URL + "/mcp", good: make(map[string]bool)}
-	g.sandbox = start(t, sandbox.Options{AutoApprove: true, Resources: []string{g.url}, AccessTTL: life})
+	g.sandbox = testenv.Sandbox(t, sandbox.Options{AutoApprove: true, Resources: []string{g.url}, AccessTTL: life})
 	g.key = key(t, g.sandbox.Issuer())
 
 	target, err := url.Parse(server)

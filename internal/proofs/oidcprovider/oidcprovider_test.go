@@ -1,13 +1,13 @@
-// Package oidcprovider runs a client against the certified oidc-provider in the
-// settings that break others: short lives, rotation under a bad network,
-// registration and resource indicators as servers really do them. What came
-// out is kept in results.md, written with
+// Package oidcprovider runs a client against the certified oidc-provider: an
+// ordinary session with a person's browser, and the settings that break other
+// clients, such as short lives, rotation under a bad network, registration and
+// resource indicators as servers really do them. The outcome of each setting is
+// kept in results.md, written with
 //
 //	go test ./internal/proofs/oidcprovider -update
 //
-// The clients may not open a browser once they are signed in, so that what
-// only a sign-in mends is an error here. For the ordinary session see the
-// tests of mcpclient.
+// In that table no client opens a browser once it is signed in: a fault that only
+// another sign-in mends is an error there.
 package oidcprovider
 
 import (

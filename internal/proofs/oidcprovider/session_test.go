@@ -1,4 +1,4 @@
-package mcpclient_test
+package oidcprovider
 
 import (
 	"context"
@@ -11,27 +11,16 @@ import (
 	"testing"
 	"time"
 
-	"github.com/modelcontextprotocol/go-sdk/mcp"
-
 	"github.com/astravue/mcp-client-go/authcode"
 	"github.com/astravue/mcp-client-go/internal/testenv"
 	"github.com/astravue/mcp-client-go/mcpclient"
 	"github.com/astravue/mcp-client-go/tokenstore"
 )
 
-func whoami(t *testing.T, session *mcp.ClientSession) string {
-	t.Helper()
-	res, err := session.CallTool(t.Context(), &mcp.CallToolParams{Name: "whoami"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return res.Content[0].(*mcp.TextContent).Text
-}
-
-// TestOIDCProvider goes through a whole session with an authorization server
-// that nobody here wrote: registration, resource indicators, rotation with
-// reuse detection, and revocation.
-func TestOIDCProvider(t *testing.T) {
+// TestSession goes through a whole session, with a person's browser: registration, resource
+// indicators, rotation with reuse detection, and revocation. The client talks to the provider
+// itself, and not to a proxy.
+func TestSession(t *testing.T) {
 	rs := testenv.JWKSServer(t)
 	as := testenv.OIDCProvider(t, testenv.OIDCConfig{Resource: rs.URL, AccessTTL: 3 * time.Second})
 	rs.Trust(t, as.Issuer, "mcp")
@@ -40,14 +29,12 @@ func TestOIDCProvider(t *testing.T) {
 	var mu sync.Mutex
 	var spendable, tokenEndpoint string
 	refreshes := 0
-	watched := wire(func(r *http.Request) (*http.Response, error) {
-		if r.Method == http.MethodPost && strings.HasPrefix(r.Header.Get("Content-Type"), "application/x-www-form-urlencoded") {
-			body, err := io.ReadAll(r.Body)
-			if err != nil {
-				return nil, err
-			}
-			r = r.Clone(r.Context())
-			r.Body = io.NopCloser(strings.NewReader(string(body)))
+	watched := testenv.RoundTripper(func(r *http.Request) (*http.Response, error) {
+		body, r, err := testenv.ReadBody(r)
+		if err != nil {
+			return nil, err
+		}
+		if strings.HasPrefix(r.Header.Get("Content-Type"), "application/x-www-form-urlencoded") {
 			form, _ := url.ParseQuery(string(body))
 			mu.Lock()
 			if form.Get("grant_type") == "refresh_token" {
@@ -77,15 +64,15 @@ func TestOIDCProvider(t *testing.T) {
 	if err != nil || len(tools.Tools) != 1 {
 		t.Fatalf("tools: %+v, %v", tools, err)
 	}
-	if got := whoami(t, session); got != "olivia" {
-		t.Errorf("whoami: %q", got)
+	if err := call(t, session); err != nil {
+		t.Error(err)
 	}
 
 	// Two lives later the session is the same.
 	for range 2 {
 		time.Sleep(3500 * time.Millisecond)
-		if got := whoami(t, session); got != "olivia" {
-			t.Errorf("whoami: %q", got)
+		if err := call(t, session); err != nil {
+			t.Error(err)
 		}
 	}
 	st, err := c.Status(t.Context())
@@ -117,7 +104,8 @@ func TestOIDCProvider(t *testing.T) {
 	}
 }
 
-func TestOIDCProviderDenied(t *testing.T) {
+// TestDenied has the user cancel on the provider's page.
+func TestDenied(t *testing.T) {
 	rs := testenv.JWKSServer(t)
 	as := testenv.OIDCProvider(t, testenv.OIDCConfig{Resource: rs.URL})
 	rs.Trust(t, as.Issuer, "mcp")
