@@ -71,46 +71,54 @@ func (s *Server) authorize(w http.ResponseWriter, r *http.Request) {
 	if s.opts.IgnoreResource {
 		p.resource = ""
 	}
+	if wrong := s.checkRequest(q, p); wrong != nil {
+		s.refuse(w, r, p, wrong.code, wrong.description)
+		return
+	}
+	s.begin(w, r, p)
+}
+
+// checkRequest says what is wrong with an authorization request whose client and redirect address
+// are right. Nil: nothing.
+func (s *Server) checkRequest(q url.Values, p *pending) *refusal {
 	for k, v := range q {
 		if len(v) > 1 {
 			what := "duplicated parameter"
 			if k == "resource" { // RFC 8707 §2 allows several; the MCP endpoint is one
 				what = "more than one resource"
 			}
-			s.refuse(w, r, p, "invalid_request", what)
-			return
+			return &refusal{"invalid_request", what}
 		}
 	}
 	unknown := s.unknownScopes(p.scopes)
 	switch {
 	case q.Get("response_type") == "":
-		s.refuse(w, r, p, "invalid_request", "Missing parameter: response_type")
+		return &refusal{"invalid_request", "Missing parameter: response_type"}
 	case q.Get("response_type") != "code":
-		s.refuse(w, r, p, "unsupported_response_type", "")
+		return &refusal{"unsupported_response_type", ""}
 	case q.Has("request"):
-		s.refuse(w, r, p, "request_not_supported", "")
+		return &refusal{"request_not_supported", ""}
 	case q.Has("request_uri"):
-		s.refuse(w, r, p, "request_uri_not_supported", "")
+		return &refusal{"request_uri_not_supported", ""}
 	case q.Has("response_mode") && q.Get("response_mode") != "query":
-		s.refuse(w, r, p, "invalid_request", "Invalid parameter: response_mode")
+		return &refusal{"invalid_request", "Invalid parameter: response_mode"}
 	case q.Get("code_challenge_method") == "":
-		s.refuse(w, r, p, "invalid_request", "Missing parameter: code_challenge_method")
+		return &refusal{"invalid_request", "Missing parameter: code_challenge_method"}
 	case q.Get("code_challenge_method") != "S256":
-		s.refuse(w, r, p, "invalid_request", "Invalid parameter: code challenge method is not matching the configured one")
+		return &refusal{"invalid_request", "Invalid parameter: code challenge method is not matching the configured one"}
 	case p.challenge == "":
-		s.refuse(w, r, p, "invalid_request", "Missing parameter: code_challenge")
+		return &refusal{"invalid_request", "Missing parameter: code_challenge"}
 	case len(p.challenge) != 43 || !validVerifier(p.challenge): // base64url of a SHA-256
-		s.refuse(w, r, p, "invalid_request", "Invalid parameter: code_challenge")
+		return &refusal{"invalid_request", "Invalid parameter: code_challenge"}
 	case len(unknown) > 0:
-		s.refuse(w, r, p, "invalid_scope", "Invalid scopes: "+clip(strings.Join(p.scopes, " ")))
+		return &refusal{"invalid_scope", "Invalid scopes: " + clip(strings.Join(p.scopes, " "))}
 	case p.resource != "" && p.resource != s.resource && p.resource != s.URL() && !slices.Contains(s.opts.Resources, p.resource):
-		s.refuse(w, r, p, "invalid_target", "The resource is not known")
+		return &refusal{"invalid_target", "The resource is not known"}
 	case !subset(p.prompt, "none", "login", "consent", "select_account"),
 		slices.Contains(p.prompt, "none") && len(p.prompt) > 1:
-		s.refuse(w, r, p, "invalid_request", "Invalid parameter: prompt")
-	default:
-		s.begin(w, r, p)
+		return &refusal{"invalid_request", "Invalid parameter: prompt"}
 	}
+	return nil
 }
 
 // begin chooses what the browser sees first.

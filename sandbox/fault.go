@@ -143,6 +143,11 @@ func (f *Fault) strike(w http.ResponseWriter, r *http.Request, next http.Handler
 			rec.header[http.CanonicalHeaderKey(k)] = v
 		}
 	}
+	f.send(w, rec)
+}
+
+// send sends the answer that rec keeps, whole or up to where the fault cuts it.
+func (f *Fault) send(w http.ResponseWriter, rec *recorder) {
 	body := rec.body.Bytes()
 	if f.Drop {
 		if f.Cut <= 0 {
@@ -167,6 +172,7 @@ func (f *Fault) strike(w http.ResponseWriter, r *http.Request, next http.Handler
 	}
 }
 
+// rewrite changes the members of a JSON answer, or the parameters of a redirect, as Set says.
 func (f *Fault) rewrite(rec *recorder) {
 	if loc := rec.header.Get("Location"); loc != "" && rec.status/100 == 3 {
 		u, err := url.Parse(loc)

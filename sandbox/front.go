@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
@@ -48,16 +47,7 @@ func (s *Server) front(host string, next http.Handler) http.Handler {
 		lw := &logWriter{ResponseWriter: w, s: s, r: r}
 		if s.opts.Logger != nil {
 			start := time.Now()
-			defer func() {
-				s.log.mu.Lock()
-				c := *e
-				s.log.mu.Unlock()
-				s.opts.Logger.LogAttrs(context.Background(), slog.LevelInfo, "sandbox request",
-					slog.String("step", string(c.Step)), slog.String("host", c.Host), slog.String("method", c.Method),
-					slog.String("path", c.Path), slog.String("rpc", c.RPC), slog.Int("status", c.Status), slog.String("error", c.Error),
-					slog.String("client", c.ClientID), slog.String("user", c.User), slog.Bool("fault", c.Fault),
-					slog.Duration("duration", time.Since(start)))
-			}()
+			defer func() { s.print(e, time.Since(start)) }()
 		}
 		if f != nil {
 			f.strike(lw, r, next)
@@ -80,40 +70,13 @@ func loopbackHost(host string) bool {
 // identify fills in what is known of a request before it is carried out.
 func (s *Server) identify(w http.ResponseWriter, r *http.Request, e *Request) error {
 	if e.Host == "api" {
-		switch p := r.URL.Path; {
-		case strings.HasPrefix(p, "/.well-known/oauth-protected-resource"):
-			e.Step = StepResourceMetadata
-		case strings.HasPrefix(p, "/.well-known/"):
-			e.Step = StepServerMetadata
-		case p == "/mcp" || strings.HasPrefix(p, "/api/"):
-			switch {
-			case r.Header.Get("Authorization") == "":
-				e.Step = StepChallenge
-			case p == "/mcp":
-				e.Step = StepMCP
-			default:
-				e.Step = StepAPI
-			}
-			if p == "/mcp" && r.Method == http.MethodPost {
-				return peekRPC(w, r, e)
-			}
+		e.Step = apiStep(r)
+		if r.URL.Path == "/mcp" && r.Method == http.MethodPost {
+			return peekRPC(w, r, e)
 		}
 		return nil
 	}
-	p, realm := strings.CutPrefix(r.URL.Path, realmPath)
-	switch {
-	case strings.HasPrefix(r.URL.Path, "/.well-known/"), p == "/.well-known/openid-configuration", p == oidcPath+"/certs":
-		e.Step = StepServerMetadata
-	case !realm:
-	case strings.HasPrefix(p, registrationPath):
-		e.Step = StepRegister
-	case p == oidcPath+"/auth", strings.HasPrefix(p, "/login-actions/"):
-		e.Step = StepAuthorize
-	case p == oidcPath+"/token":
-		e.Step = StepExchange
-	case p == oidcPath+"/revoke", p == oidcPath+"/logout":
-		e.Step = StepRevoke
-	}
+	e.Step = authStep(r.URL.Path)
 	body, err := readAll(w, r, maxBody)
 	if err != nil {
 		return err
@@ -137,6 +100,44 @@ func (s *Server) identify(w http.ResponseWriter, r *http.Request, e *Request) er
 	}
 	e.ClientID = clip(r.Form.Get("client_id"))
 	return nil
+}
+
+// apiStep returns the step of a request to the API host, "" if it belongs to none.
+func apiStep(r *http.Request) Step {
+	switch p := r.URL.Path; {
+	case strings.HasPrefix(p, "/.well-known/oauth-protected-resource"):
+		return StepResourceMetadata
+	case strings.HasPrefix(p, "/.well-known/"):
+		return StepServerMetadata
+	case p != "/mcp" && !strings.HasPrefix(p, "/api/"):
+		return ""
+	case r.Header.Get("Authorization") == "":
+		return StepChallenge
+	case p == "/mcp":
+		return StepMCP
+	}
+	return StepAPI
+}
+
+// authStep returns the step of a path of the authorization host, "" if it belongs to none. The
+// token endpoint is [StepExchange]; the form alone tells a refresh from it.
+func authStep(path string) Step {
+	p, realm := strings.CutPrefix(path, realmPath)
+	switch {
+	case strings.HasPrefix(path, "/.well-known/"), p == "/.well-known/openid-configuration", p == oidcPath+"/certs":
+		return StepServerMetadata
+	case !realm:
+		return ""
+	case strings.HasPrefix(p, registrationPath):
+		return StepRegister
+	case p == oidcPath+"/auth", strings.HasPrefix(p, "/login-actions/"):
+		return StepAuthorize
+	case p == oidcPath+"/token":
+		return StepExchange
+	case p == oidcPath+"/revoke", p == oidcPath+"/logout":
+		return StepRevoke
+	}
+	return ""
 }
 
 type rpcKey struct{}

@@ -1,6 +1,8 @@
 package sandbox
 
 import (
+	"context"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"sync"
@@ -77,6 +79,18 @@ func (s *Server) note(r *http.Request, change func(*Request)) {
 		defer s.log.mu.Unlock()
 		change(e)
 	}
+}
+
+// print hands an entry of the log to the Logger.
+func (s *Server) print(e *Request, took time.Duration) {
+	s.log.mu.Lock()
+	c := *e
+	s.log.mu.Unlock()
+	s.opts.Logger.LogAttrs(context.Background(), slog.LevelInfo, "sandbox request",
+		slog.String("step", string(c.Step)), slog.String("host", c.Host), slog.String("method", c.Method),
+		slog.String("path", c.Path), slog.String("rpc", c.RPC), slog.Int("status", c.Status), slog.String("error", c.Error),
+		slog.String("client", c.ClientID), slog.String("user", c.User), slog.Bool("fault", c.Fault),
+		slog.Duration("duration", took))
 }
 
 // clip bounds what the log keeps of a stranger's text.

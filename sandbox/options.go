@@ -1,8 +1,14 @@
 package sandbox
 
 import (
+	"cmp"
+	"errors"
+	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -97,6 +103,56 @@ type Options struct {
 
 	Now    func() time.Time // the clock that Advance moves; if nil, time.Now
 	Logger *slog.Logger     // gets every request; if nil, nobody does
+}
+
+// complete checks the options and fills in the defaults. It returns the host of Listen.
+func (o *Options) complete() (host string, err error) {
+	for _, c := range []struct {
+		name  string
+		value *string
+		ok    []string
+	}{
+		{"IssuerHost", &o.IssuerHost, []string{IssuerAuth, IssuerAPI, IssuerSplit}},
+		{"Resource", &o.Resource, []string{"url", "origin"}},
+		{"ResourceMetadata", &o.ResourceMetadata, []string{"root", "path", "both", "none"}},
+		{"Registration", &o.Registration, []string{"open", "refused", "none"}},
+		{"Protocol", &o.Protocol, []string{"both", "modern", "legacy"}},
+	} {
+		*c.value = cmp.Or(*c.value, c.ok[0])
+		if !slices.Contains(c.ok, *c.value) {
+			return "", fmt.Errorf("sandbox: %s is %q, want one of %s", c.name, *c.value, strings.Join(c.ok, ", "))
+		}
+	}
+	o.Listen = cmp.Or(o.Listen, "127.0.0.1:0")
+	o.MaxClients = cmp.Or(o.MaxClients, 200)
+	o.AccessTTL = cmp.Or(o.AccessTTL, 30*time.Minute)
+	o.RefreshTTL = cmp.Or(o.RefreshTTL, 24*time.Hour)
+	if o.AccessTTL < 0 || o.RefreshTTL < 0 {
+		return "", errors.New("sandbox: a lifetime is negative")
+	}
+	if o.AppRedirectURLs == nil {
+		o.AppRedirectURLs = loopbackRedirects()
+	}
+	for _, u := range o.AppRedirectURLs {
+		if checkRedirect(u) != nil {
+			return "", fmt.Errorf("sandbox: %q cannot be a redirect address", u)
+		}
+	}
+	if o.HTTPClient == nil {
+		o.HTTPClient = &http.Client{Timeout: 5 * time.Second}
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+
+	host, _, err = net.SplitHostPort(o.Listen)
+	if err != nil {
+		return "", fmt.Errorf("sandbox: listen %q: %w", o.Listen, err)
+	}
+	if !loopbackHost(host) {
+		return "", fmt.Errorf("sandbox: listen %q: not a loopback address, and a sandbox shows its passwords", o.Listen)
+	}
+	return host, nil
 }
 
 func loopbackRedirects() []string {

@@ -29,21 +29,44 @@ func (s *Server) register(w http.ResponseWriter, r *http.Request) {
 		s.oauthError(w, r, http.StatusUnsupportedMediaType, "The content-type header value did not match the value in @Consumes", "")
 		return
 	}
-	var m struct {
-		Name      string   `json:"client_name"`
-		URI       string   `json:"client_uri"`
-		Redirects []string `json:"redirect_uris"`
-		Method    string   `json:"token_endpoint_auth_method"`
-		Type      string   `json:"application_type"`
-		Grants    []string `json:"grant_types"`
-		Responses []string `json:"response_types"`
-		ID        string   `json:"client_id"`
-		Secret    string   `json:"client_secret"`
-	}
+	var m registration
 	if err := json.NewDecoder(r.Body).Decode(&m); err != nil {
 		s.oauthError(w, r, http.StatusBadRequest, "invalid_request", "Cannot parse the JSON")
 		return
 	}
+	if wrong := m.complete(); wrong != nil {
+		s.oauthError(w, r, http.StatusBadRequest, wrong.code, wrong.description)
+		return
+	}
+	c := s.newClient(m)
+	s.mu.Lock()
+	if n := s.registered(); n >= s.opts.MaxClients {
+		s.mu.Unlock()
+		s.oauthError(w, r, http.StatusForbidden, "insufficient_scope", fmt.Sprintf(
+			"Policy 'Max Clients Limit' rejected request to client-registration service. Details: It's allowed to have max %d clients per realm", s.opts.MaxClients))
+		return
+	}
+	s.clients[c.id] = c
+	s.mu.Unlock()
+	s.note(r, func(e *Request) { e.ClientID = c.id })
+	s.writeClient(w, http.StatusCreated, c, c.management)
+}
+
+// A registration is the request (RFC 7591 §3.1).
+type registration struct {
+	Name      string   `json:"client_name"`
+	URI       string   `json:"client_uri"`
+	Redirects []string `json:"redirect_uris"`
+	Method    string   `json:"token_endpoint_auth_method"`
+	Type      string   `json:"application_type"`
+	Grants    []string `json:"grant_types"`
+	Responses []string `json:"response_types"`
+	ID        string   `json:"client_id"`
+	Secret    string   `json:"client_secret"`
+}
+
+// complete fills in the defaults and says what is wrong. Nil: nothing.
+func (m *registration) complete() *refusal {
 	m.Method = cmp.Or(m.Method, "client_secret_basic") // RFC 7591 §2
 	m.Type = cmp.Or(m.Type, "web")
 	if m.Grants == nil {
@@ -52,36 +75,34 @@ func (s *Server) register(w http.ResponseWriter, r *http.Request) {
 	if m.Responses == nil {
 		m.Responses = []string{"code"}
 	}
-	invalid := func(what string) { s.oauthError(w, r, http.StatusBadRequest, "invalid_client_metadata", what) }
+	invalid := func(what string) *refusal { return &refusal{"invalid_client_metadata", what} }
 	switch {
 	case m.ID != "" || m.Secret != "":
-		invalid("Client Identifier included")
-		return
+		return invalid("Client Identifier included")
 	case !slices.Contains([]string{"none", "client_secret_post", "client_secret_basic"}, m.Method):
-		invalid("Unsupported token_endpoint_auth_method")
-		return
+		return invalid("Unsupported token_endpoint_auth_method")
 	case m.Type != "native" && m.Type != "web":
-		invalid("Unsupported application_type")
-		return
+		return invalid("Unsupported application_type")
 	case !subset(m.Grants, "authorization_code", "refresh_token") || !slices.Contains(m.Grants, "authorization_code"):
-		invalid("Unsupported grant_types")
-		return
+		return invalid("Unsupported grant_types")
 	case !subset(m.Responses, "code"):
-		invalid("Unsupported response_types")
-		return
+		return invalid("Unsupported response_types")
 	case len(m.Redirects) == 0:
-		s.oauthError(w, r, http.StatusBadRequest, "invalid_redirect_uri", "redirect_uris is missing")
-		return
+		return &refusal{"invalid_redirect_uri", "redirect_uris is missing"}
 	}
 	for _, u := range m.Redirects {
 		if err := checkRedirect(u); err != nil {
-			s.oauthError(w, r, http.StatusBadRequest, "invalid_redirect_uri", err.Error())
-			return
+			return &refusal{"invalid_redirect_uri", err.Error()}
 		}
 	}
+	return nil
+}
+
+// newClient makes the client of a registration. Its metadata is what Keycloak answers.
+func (s *Server) newClient(m registration) *client {
 	c := &client{id: uuid(), name: m.Name, uri: m.URI, redirects: m.Redirects, methods: []string{m.Method},
 		management: rand.Text() + rand.Text(), consents: make(map[string][]string), dynamic: true}
-	c.metadata = map[string]any{ // what Keycloak answers
+	c.metadata = map[string]any{
 		"client_id": c.id, "client_id_issued_at": s.now().Unix(), "client_name": m.Name,
 		"redirect_uris": m.Redirects, "token_endpoint_auth_method": m.Method, "application_type": m.Type,
 		"grant_types": m.Grants, "response_types": m.Responses, "scope": strings.Join(s.scopes()[1:], " "),
@@ -98,17 +119,7 @@ func (s *Server) register(w http.ResponseWriter, r *http.Request) {
 		c.secret = rand.Text()
 		c.metadata["client_secret"], c.metadata["client_secret_expires_at"] = c.secret, 0
 	}
-	s.mu.Lock()
-	if n := s.registered(); n >= s.opts.MaxClients {
-		s.mu.Unlock()
-		s.oauthError(w, r, http.StatusForbidden, "insufficient_scope", fmt.Sprintf(
-			"Policy 'Max Clients Limit' rejected request to client-registration service. Details: It's allowed to have max %d clients per realm", s.opts.MaxClients))
-		return
-	}
-	s.clients[c.id] = c
-	s.mu.Unlock()
-	s.note(r, func(e *Request) { e.ClientID = c.id })
-	s.writeClient(w, http.StatusCreated, c, c.management)
+	return c
 }
 
 func subset(have []string, of ...string) bool {

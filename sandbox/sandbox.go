@@ -1,18 +1,14 @@
 package sandbox
 
 import (
-	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
-	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -67,73 +63,16 @@ type Server struct {
 	revoked  *table[bool]   // access tokens by jti
 }
 
-// Start starts a sandbox. The caller closes it.
+// Start starts a sandbox. The caller must call Close.
 func Start(o Options) (*Server, error) {
-	for _, c := range []struct {
-		name  string
-		value *string
-		ok    []string
-	}{
-		{"IssuerHost", &o.IssuerHost, []string{IssuerAuth, IssuerAPI, IssuerSplit}},
-		{"Resource", &o.Resource, []string{"url", "origin"}},
-		{"ResourceMetadata", &o.ResourceMetadata, []string{"root", "path", "both", "none"}},
-		{"Registration", &o.Registration, []string{"open", "refused", "none"}},
-		{"Protocol", &o.Protocol, []string{"both", "modern", "legacy"}},
-	} {
-		*c.value = cmp.Or(*c.value, c.ok[0])
-		if !slices.Contains(c.ok, *c.value) {
-			return nil, fmt.Errorf("sandbox: %s is %q, want one of %s", c.name, *c.value, strings.Join(c.ok, ", "))
-		}
-	}
-	o.Listen = cmp.Or(o.Listen, "127.0.0.1:0")
-	o.MaxClients = cmp.Or(o.MaxClients, 200)
-	o.AccessTTL = cmp.Or(o.AccessTTL, 30*time.Minute)
-	o.RefreshTTL = cmp.Or(o.RefreshTTL, 24*time.Hour)
-	if o.AccessTTL < 0 || o.RefreshTTL < 0 {
-		return nil, errors.New("sandbox: a lifetime is negative")
-	}
-	if o.AppRedirectURLs == nil {
-		o.AppRedirectURLs = loopbackRedirects()
-	}
-	for _, u := range o.AppRedirectURLs {
-		if checkRedirect(u) != nil {
-			return nil, fmt.Errorf("sandbox: %q cannot be a redirect address", u)
-		}
-	}
-	if o.HTTPClient == nil {
-		o.HTTPClient = &http.Client{Timeout: 5 * time.Second}
-	}
-	if o.Now == nil {
-		o.Now = time.Now
-	}
-
-	host, _, err := net.SplitHostPort(o.Listen)
+	host, err := o.complete()
 	if err != nil {
-		return nil, fmt.Errorf("sandbox: listen %q: %w", o.Listen, err)
+		return nil, err
 	}
-	if !loopbackHost(host) {
-		return nil, fmt.Errorf("sandbox: listen %q: not a loopback address, and a sandbox shows its passwords", o.Listen)
+	s, err := newServer(o)
+	if err != nil {
+		return nil, err
 	}
-	s := &Server{
-		opts:     o,
-		users:    make(map[string]*person),
-		clients:  make(map[string]*client),
-		metadata: newTable[*client](1000),
-		browsers: newTable[*browser](20_000),
-		pending:  newTable[*pending](10_000),
-		codes:    newTable[*code](20_000),
-		grants:   newTable[*grant](200_000),
-		revoked:  newTable[bool](100_000),
-		hmac:     make([]byte, 32),
-	}
-	s.ctx, s.cancel = context.WithCancel(context.Background())
-	s.log.counts = make(map[Step]int)
-	rand.Read(s.hmac)
-	if s.key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
-		return nil, fmt.Errorf("sandbox: make signing key: %w", err)
-	}
-	s.kid = rand.Text()
-
 	api, err := net.Listen("tcp", o.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("sandbox: %w", err)
@@ -158,7 +97,35 @@ func Start(o Options) (*Server, error) {
 	if o.Resource == "origin" {
 		s.resource = s.apiURL
 	}
+	s.EndMCPSessions() // makes the first MCP endpoint
 
+	s.serve(api, s.front("api", s.apiRoutes()))
+	s.serve(auth, s.front("auth", s.authRoutes()))
+	return s, nil
+}
+
+// newServer makes a server that does not listen yet, with its keys, people and clients.
+func newServer(o Options) (*Server, error) {
+	s := &Server{
+		opts:     o,
+		users:    make(map[string]*person),
+		clients:  make(map[string]*client),
+		metadata: newTable[*client](1000),
+		browsers: newTable[*browser](20_000),
+		pending:  newTable[*pending](10_000),
+		codes:    newTable[*code](20_000),
+		grants:   newTable[*grant](200_000),
+		revoked:  newTable[bool](100_000),
+		hmac:     make([]byte, 32),
+	}
+	s.log.counts = make(map[Step]int)
+	rand.Read(s.hmac)
+	var err error
+	if s.key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
+		return nil, fmt.Errorf("sandbox: make signing key: %w", err)
+	}
+	s.kid = rand.Text()
+	s.ctx, s.cancel = context.WithCancel(context.Background())
 	for _, u := range workspace.Users() {
 		s.users[u.ID] = &person{User: u, password: u.ID + "-sandbox"}
 	}
@@ -168,10 +135,6 @@ func Start(o Options) (*Server, error) {
 		redirects: loopbackRedirects(), methods: []string{"none"}, consents: make(map[string][]string)}
 	s.clients[s.app.id], s.clients[s.cli.id] = s.app, s.cli
 	s.workspace = workspace.New(s.now)
-	s.EndMCPSessions()
-
-	s.serve(api, s.front("api", s.apiRoutes()))
-	s.serve(auth, s.front("auth", s.authRoutes()))
 	return s, nil
 }
 
