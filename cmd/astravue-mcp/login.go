@@ -10,10 +10,10 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/pkg/browser"
 	"github.com/spf13/cobra"
 
 	"github.com/astravue/mcp-client-go/discovery"
+	"github.com/astravue/mcp-client-go/internal/openbrowser"
 	"github.com/astravue/mcp-client-go/internal/text"
 	"github.com/astravue/mcp-client-go/mcpclient"
 	"github.com/astravue/mcp-client-go/tokenstore"
@@ -240,15 +240,7 @@ func (a *app) openBrowser(ctx context.Context, url string) error {
 	if program := strings.TrimSpace(os.Getenv("BROWSER")); program != "" {
 		return browse(ctx, program, url, out)
 	}
-	browser.Stdout, browser.Stderr = out, out
-	opened := make(chan error, 1)
-	go func() { opened <- browser.OpenURL(url) }() // may not return while the browser runs
-	select {
-	case err := <-opened:
-		return err
-	case <-ctx.Done():
-		return nil
-	}
+	return openbrowser.Open(ctx, url, out)
 }
 
 // readSecret reads a client secret from a file, never from an argument, which

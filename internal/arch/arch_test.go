@@ -40,9 +40,9 @@ var rooms = map[string]room{
 		floor: 4,
 		own: []string{
 			"mcpclient", "refresh", "discovery", "dcr", "authcode", "callback", "tokenstore",
-			"internal/clock", "internal/text", "sandbox",
+			"internal/clock", "internal/openbrowser", "internal/text", "sandbox",
 		},
-		others: []string{"github.com/spf13/cobra", "github.com/pkg/browser", "golang.org/x/term", "golang.org/x/sys/unix", sdk + "mcp"},
+		others: []string{"github.com/spf13/cobra", "golang.org/x/term", "golang.org/x/sys/unix", sdk + "mcp"},
 		tests:  []string{"github.com/rogpeppe/go-internal", "filippo.io/age"},
 	},
 	"examples/": {
@@ -74,9 +74,9 @@ var rooms = map[string]room{
 		floor: 3,
 		own: []string{
 			"refresh", "discovery", "pkce", "dcr", "authcode", "callback", "tokenstore",
-			"internal/oauthhttp", "internal/clock", "internal/text", "internal/retry",
+			"internal/oauthhttp", "internal/clock", "internal/openbrowser", "internal/text", "internal/retry",
 		},
-		others: []string{sdk + "mcp", sdk + "jsonrpc", "github.com/pkg/browser"},
+		others: []string{sdk + "mcp", sdk + "jsonrpc"},
 		tests:  []string{"internal/secret", "filippo.io/age"},
 	},
 
@@ -102,13 +102,14 @@ var rooms = map[string]room{
 		others: []string{"github.com/zalando/go-keyring", "github.com/godbus/dbus/v5", "github.com/gofrs/flock", "filippo.io/age", "golang.org/x/sys/"},
 	},
 
-	"internal/oauthhttp":  {floor: 0, own: []string{"internal/clock", "internal/secret", "internal/text"}, others: []string{"golang.org/x/net/idna"}},
-	"internal/text":       {floor: 0, own: []string{"internal/secret"}, others: []string{"golang.org/x/net/idna"}},
-	"internal/secret":     {floor: 0},
-	"internal/clock":      {floor: 0},
-	"internal/crashpoint": {floor: 0},
-	"internal/gate":       {floor: 0},
-	"internal/retry":      {floor: 0},
+	"internal/oauthhttp":   {floor: 0, own: []string{"internal/clock", "internal/secret", "internal/text"}, others: []string{"golang.org/x/net/idna"}},
+	"internal/text":        {floor: 0, own: []string{"internal/secret"}, others: []string{"golang.org/x/net/idna"}},
+	"internal/secret":      {floor: 0},
+	"internal/clock":       {floor: 0},
+	"internal/crashpoint":  {floor: 0},
+	"internal/gate":        {floor: 0},
+	"internal/openbrowser": {floor: 0, others: []string{"github.com/pkg/browser"}},
+	"internal/retry":       {floor: 0},
 
 	"sandbox": {
 		floor:  apart,
