@@ -32,13 +32,15 @@ with it, you do.
 With --output json it prints the exchanges as an array:
   [{"step":1, "package":"discovery", "title":"…", "method":"GET", "url":"…",
     "sent":{…}, "status":200, "received":{…}}]`,
-		Args: a.arguments(0, 0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		Args: takes(0, 0),
+		PreRun: func(cmd *cobra.Command, _ []string) {
 			if withBrowser && !cmd.Flags().Changed("timeout") {
-				a.timeout = 5 * time.Minute
+				a.timeout = personTime
 			}
-			return a.demo(a.bound(cmd), withBrowser)
 		},
+		RunE: a.bounded(func(ctx context.Context, _ []string) error {
+			return a.demo(ctx, withBrowser)
+		}),
 	}
 	cmd.Flags().BoolVar(&withBrowser, "browser", false, "sign in yourself, in your browser")
 	return cmd
@@ -66,8 +68,8 @@ func (a *app) demo(ctx context.Context, withBrowser bool) error {
 				who := accounts[slices.IndexFunc(accounts, func(a sandbox.Account) bool { return a.User == user })]
 				if withBrowser {
 					a.note("Sign in as %s, with the password %s.", who.User, who.Password)
-					a.show(address, "in a browser of this computer", "", &pasteboard{})
-					a.browse(ctx, address)
+					a.showAddress("To sign in, open this address in a browser of this computer", address, "", &pasteboard{})
+					a.tryBrowser(ctx, address)
 					return nil
 				}
 				return person{Account: who, decision: "approve"}.signIn(ctx, address)

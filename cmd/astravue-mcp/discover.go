@@ -26,14 +26,13 @@ With --output json:
    "server_metadata_url":"…", "server_metadata":{…}}
 where the metadata is what a client uses of RFC 9728 and RFC 8414, and
 issuer_unlisted is true where --issuer names the issuer and the server does not.`,
-		Args: a.arguments(0, 1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx := a.bound(cmd)
+		Args: takes(0, 1),
+		RunE: a.bounded(func(ctx context.Context, args []string) error {
 			if len(args) == 1 {
 				a.server = args[0]
 			}
 			return a.discover(ctx)
-		},
+		}),
 	}
 	cmd.Flags().StringVar(&a.issuer, "issuer", "", "`URL` of the one authorization server to look at (RFC 8414 issuer)")
 	return cmd

@@ -12,10 +12,10 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -39,21 +39,14 @@ func main() {
 // goroutines.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	a := &app{args: args, stdin: stdin, stdout: newPrinter(stdout), stderr: newPrinter(stderr)}
-	root := a.command()
+	root := a.rootCommand()
 	root.SetArgs(args)
 	root.SetIn(stdin)
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
-	err := root.ExecuteContext(ctx)
-	if a.client != nil {
-		// On every way out: a refresh under way is a session to lose.
-		err = errors.Join(err, a.client.Close())
-	}
-	code := a.report(err)
-	if a.cancel != nil {
-		a.cancel()
-	}
-	a.asking.Wait() // the terminal shows again what is typed
+	cmd, err := root.ExecuteContextC(ctx)
+	code := a.report(cmd.CommandPath(), err)
+	a.asking.Wait() // until the terminal shows again what is typed
 	return code
 }
 
@@ -68,12 +61,8 @@ type app struct {
 	verbose                        bool
 
 	args   []string
-	usage  string          // the command line as far as it names a command
-	ctx    context.Context // of the command, with its deadline
-	cancel context.CancelFunc
-	client *mcpclient.Client
-	asking sync.WaitGroup // passphrase prompts
-	called atomic.Bool    // a tool
+	client *mcpclient.Client // of the last newClient; bounded closes it
+	asking sync.WaitGroup    // passphrase prompts
 }
 
 const about = `astravue-mcp connects to Astravue MCP, or to any other MCP server that asks for
@@ -110,7 +99,7 @@ Environment:
   BROWSER
       program that login opens the sign-in page with`
 
-func (a *app) command() *cobra.Command {
+func (a *app) rootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "astravue-mcp",
 		Short:         "Connect to Astravue MCP from a terminal, a script or an agent",
@@ -128,12 +117,11 @@ func (a *app) command() *cobra.Command {
 			return usagef("there is no command %q", args[0])
 		},
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
-			return a.begin(cmd)
+			return a.checkFlags(cmd)
 		},
 	}
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		a.usage = cmd.CommandPath()
-		if wantsJSON(a.args) { // behind the flag that is wrong
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
+		if wantsJSON(a.args) { // cobra reads no flag behind the wrong one
 			a.output = "json"
 		}
 		return &usageError{err}
@@ -149,14 +137,14 @@ func (a *app) command() *cobra.Command {
 	f.BoolVar(&a.verbose, "verbose", false, "log each OAuth operation to standard error; never a secret")
 	root.AddCommand(a.demoCommand(), a.loginCommand(), a.statusCommand(), a.logoutCommand(),
 		a.toolsCommand(), a.callCommand(), a.discoverCommand(), a.sandboxCommand())
-	root.Args = a.arguments(0, 1) // which RunE refuses, with a suggestion
+	root.Args = takes(0, 1) // which RunE refuses, with a suggestion
 	return root
 }
 
-// arguments wants from least to most arguments; the names are for the complaint.
-func (a *app) arguments(least, most int, names ...string) cobra.PositionalArgs {
+// takes wants from least to most arguments, with most < 0 any number. The names are
+// those of the required ones, for the error.
+func takes(least, most int, names ...string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
-		a.usage = cmd.CommandPath()
 		switch {
 		case len(args) < least:
 			return usagef("%s needs a %s", cmd.Name(), names[len(args)])
@@ -173,8 +161,8 @@ func wantsJSON(args []string) bool {
 		func(flag string) bool { return strings.Contains(line, flag) })
 }
 
-// A setting may come from the environment too.
-func setting(flag *string, name, fallback string) {
+// setDefault sets a flag that was not given from the environment, or else to fallback.
+func setDefault(flag *string, name, fallback string) {
 	if *flag == "" {
 		*flag = os.Getenv("ASTRAVUE_MCP_" + name)
 	}
@@ -183,11 +171,11 @@ func setting(flag *string, name, fallback string) {
 	}
 }
 
-// begin checks the global flags.
-func (a *app) begin(cmd *cobra.Command) error {
-	setting(&a.server, "SERVER", mcpclient.DefaultServer)
-	setting(&a.account, "ACCOUNT", "")
-	setting(&a.store, "STORE", "keychain")
+// checkFlags checks the global flags and sets those that were not given.
+func (a *app) checkFlags(cmd *cobra.Command) error {
+	setDefault(&a.server, "SERVER", mcpclient.DefaultServer)
+	setDefault(&a.account, "ACCOUNT", "")
+	setDefault(&a.store, "STORE", "keychain")
 	if a.output != "text" && a.output != "json" {
 		bad := a.output
 		a.output = "text"
@@ -202,21 +190,35 @@ func (a *app) begin(cmd *cobra.Command) error {
 	if a.timeout == 0 {
 		a.timeout = time.Minute
 		if cmd.Name() == "login" {
-			a.timeout = 5 * time.Minute
+			a.timeout = personTime
 		}
 	}
 	return nil
 }
 
-// bound gives a command's context the time it has.
-func (a *app) bound(cmd *cobra.Command) context.Context {
-	ctx, cancel := context.WithTimeoutCause(cmd.Context(), a.timeout, &timeoutError{a.timeout})
-	a.ctx, a.cancel = ctx, cancel
-	return ctx
+// personTime is the default timeout of a command that waits for a person at a browser.
+const personTime = 5 * time.Minute
+
+// bounded makes a command of f that has the time of --timeout. It closes f's client however f
+// ends: a program that exits during a refresh loses the session. An error after the time was over,
+// or after an interrupt, is an [endedError].
+func (a *app) bounded(f func(ctx context.Context, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		ctx, cancel := context.WithTimeoutCause(cmd.Context(), a.timeout, &timeoutError{a.timeout})
+		defer cancel()
+		err := f(ctx, args)
+		if a.client != nil {
+			err = errors.Join(err, a.client.Close())
+		}
+		if err != nil && ctx.Err() != nil {
+			return &endedError{err, context.Cause(ctx)}
+		}
+		return err
+	}
 }
 
-// open returns the client that the global flags describe. run closes it.
-func (a *app) open() *mcpclient.Client {
+// newClient returns the client that the global flags describe. [app.bounded] closes it.
+func (a *app) newClient() *mcpclient.Client {
 	a.client = &mcpclient.Client{
 		Name:           "astravue-mcp",
 		Version:        version(),
@@ -224,7 +226,7 @@ func (a *app) open() *mcpclient.Client {
 		Account:        a.account,
 		Store:          a.openStore(),
 		NonInteractive: true,
-		SignInTimeout:  a.timeout + time.Minute, // the command's own time is over first, and says so
+		SignInTimeout:  a.timeout + time.Minute, // the error is that of the command's own timeout, which comes first
 		Logger:         a.logger(),
 	}
 	return a.client
@@ -257,4 +259,11 @@ func (a *app) note(format string, args ...any) {
 	if a.output == "text" {
 		a.stderr.line(format, args...)
 	}
+}
+
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
+		return info.Main.Version
+	}
+	return "devel"
 }

@@ -75,15 +75,15 @@ func TestPrinterOffATerminal(t *testing.T) {
 	}
 }
 
-func TestTyped(t *testing.T) {
+func TestShellSafe(t *testing.T) {
 	for s, want := range map[string]string{"a": "a", "openid offline_access": `"openid offline_access"`, "mcp:read": "mcp:read", "a,b": `"a,b"`, "": `""`} {
-		if got, ok := typed(s); got != want || !ok {
-			t.Errorf("typed(%q) = %s, %v", s, got, ok)
+		if got, ok := shellSafe(s); got != want || !ok {
+			t.Errorf("shellSafe(%q) = %s, %v", s, got, ok)
 		}
 	}
 	for _, s := range []string{"a;b", "a'b", `a"b`, "$a", "`a`", "%a%", "a!b", "a\nb", "a\tb", "-a", "ä", "a\\b", "a\u200bb", strings.Repeat("a", 501)} {
-		if got, ok := typed(s); ok {
-			t.Errorf("typed(%q) = %s", s, got)
+		if got, ok := shellSafe(s); ok {
+			t.Errorf("shellSafe(%q) = %s", s, got)
 		}
 	}
 }

@@ -23,7 +23,7 @@ With --output json it prints, when it is ready:
   {"server":"…", "issuer":"…", "api":"…", "client_id":"…", "client_secret":"…",
    "accounts":[{"user":"…", "password":"…", "role":"…"}]}
 where the client is a confidential app that is registered already.`,
-		Args: a.arguments(0, 0),
+		Args: takes(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.IssuerHost != "api" && o.IssuerHost != "auth" {
 				return usagef("--issuer-host is %q, not api or auth", o.IssuerHost)

@@ -13,7 +13,6 @@ package main
 //   - A server's words are in a hint only where they mean nothing to a shell.
 
 import (
-	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -21,7 +20,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
@@ -64,6 +62,29 @@ type passphraseError struct{ error }
 
 func (e *passphraseError) Unwrap() error { return e.error }
 
+// A calledError is any error after a tool was called: the server may have carried the call out.
+type calledError struct{ error }
+
+func (e *calledError) Unwrap() error { return e.error }
+
+// An endedError is an error of a command whose time was over (the cause is a [timeoutError]) or
+// that a person interrupted.
+type endedError struct {
+	error
+	cause error
+}
+
+func (e *endedError) Unwrap() error { return e.error }
+
+// timedOut returns the cause if the time was over, or nil.
+func (e *endedError) timedOut() *timeoutError {
+	late := new(timeoutError)
+	if errors.As(e.cause, &late) {
+		return late
+	}
+	return nil
+}
+
 // errTool is a tool's own error, which has been printed already.
 var errTool = errors.New("the tool reported an error")
 
@@ -84,8 +105,8 @@ const codes = `  usage, login_required, token_refused, forbidden, denied, author
   timeout, opened_twice, tls, network, no_answer, server_error, bad_answer,
   failed`
 
-// report prints err, if there is one, and returns the exit status.
-func (a *app) report(err error) int {
+// report prints the error of a command, if there is one, and returns the exit status.
+func (a *app) report(command string, err error) int {
 	switch {
 	case err == nil:
 		return exitOK
@@ -94,13 +115,13 @@ func (a *app) report(err error) int {
 	case errors.Is(err, errSignedOut):
 		return exitLogin
 	}
-	code, status, hint := a.explain(err)
+	code, status, hint := a.explain(command, err)
 	message := err.Error()
 	step := new(mcpclient.StepError)
 	if errors.As(err, &step) {
 		message = step.Error() // what the SDK put around it names no cause
 	}
-	late := new(timeoutError)
+	ended := new(endedError)
 	switch {
 	case code == "login_required" && errors.Is(err, tokenstore.ErrNotFound):
 		message = "not signed in to " + text.URL(a.server)
@@ -109,9 +130,9 @@ func (a *app) report(err error) int {
 		}
 	case code == "interrupted":
 		message = "interrupted"
-	case code == "timeout" && a.ctx != nil && errors.As(context.Cause(a.ctx), &late):
+	case code == "timeout" && errors.As(err, &ended) && ended.timedOut() != nil:
 		if cut, ok := strings.CutSuffix(message, context.DeadlineExceeded.Error()); ok {
-			message = cut + late.Error()
+			message = cut + ended.timedOut().Error()
 		}
 	}
 	if a.output == "json" {
@@ -135,9 +156,12 @@ func (a *app) report(err error) int {
 	return status
 }
 
-// explain returns the error's code in JSON, the exit status, and what to do.
-func (a *app) explain(err error) (code string, status int, hint string) {
+// explain returns an error's code in JSON, the exit status, and what to do. The order of the cases
+// is the rule: an error may fit several of them, and the first one counts.
+func (a *app) explain(command string, err error) (code string, status int, hint string) {
 	var (
+		ended     *endedError
+		called    *calledError
 		usage     *usageError
 		tool      *toolError
 		phrase    *passphraseError
@@ -165,38 +189,38 @@ func (a *app) explain(err error) (code string, status int, hint string) {
 	)
 	_ = errors.As(err, &step)
 	switch {
-	case a.interrupted():
+	case errors.As(err, &ended) && ended.timedOut() == nil:
 		return "interrupted", exitFailure, ""
 	case errors.As(err, &file) && errors.Is(err, tokenstore.ErrExposed):
 		return "exposed", exitFailure, "It was not used." + mend(" To put that right: ", file)
 	case errors.As(err, &tool):
-		command := "tools"
-		if _, harmless := typed(tool.tool); harmless && tool.tool != "" {
-			command += " " + tool.tool
+		list := "tools"
+		if _, harmless := shellSafe(tool.tool); harmless && tool.tool != "" {
+			list += " " + tool.tool
 		}
-		return "usage", exitUsage, "To see what there is: " + a.line(command)
+		return "usage", exitUsage, "To see what there is: " + a.commandLine(list)
 	case errors.As(err, &usage):
-		return "usage", exitUsage, "To see what it takes: " + cmp.Or(a.usage, "astravue-mcp") + " --help"
+		return "usage", exitUsage, "To see what it takes: " + command + " --help"
 	case errors.Is(err, mcpclient.ErrServerAddress):
 		return "usage", exitUsage, "Give the address of the MCP endpoint, with https:// and its path: --server " + mcpclient.DefaultServer
 	case errors.As(err, &forbidden) && errors.Is(err, mcpclient.ErrLoginRequired):
-		scopes, harmless := typed(strings.Join(forbidden.SignInFor, " "))
+		scopes, harmless := shellSafe(strings.Join(forbidden.SignInFor, " "))
 		if !harmless {
 			return "login_required", exitLogin, "Sign in for the scopes that the server asks for. A shell could act on them, so only --output json shows them."
 		}
-		return "login_required", exitLogin, "Sign in for these scopes: " + a.line("login") + " --scope " + scopes
+		return "login_required", exitLogin, "Sign in for these scopes: " + a.commandLine("login") + " --scope " + scopes
 	case errors.Is(err, mcpclient.ErrLoginRequired):
-		return "login_required", exitLogin, "Sign in: " + a.line("login")
+		return "login_required", exitLogin, "Sign in: " + a.commandLine("login")
 	case errors.As(err, &token) && token.Named != "":
-		return "token_refused", exitFailure, "If the operator of the pinned issuer confirms that the server has moved, sign in where it says: " + a.line("login")
+		return "token_refused", exitFailure, "If the operator of the pinned issuer confirms that the server has moved, sign in where it says: " + a.commandLine("login")
 	case errors.As(err, &token):
 		return "token_refused", exitFailure, "Signing in again would not help. Compare this computer's clock with the server's, and ask the server's administrator for which audience its tokens must be."
 	case errors.As(err, &forbidden):
 		return "forbidden", exitFailure, "Your role in the workspace does not allow this; ask an owner or admin of it."
 	case errors.As(err, &denied) && denied.Denied():
-		return "denied", exitFailure, "Access was not approved. To try again: " + a.line("login")
+		return "denied", exitFailure, "Access was not approved. To try again: " + a.commandLine("login")
 	case errors.As(err, &denied):
-		return "authorization_failed", exitFailure, "The server would not sign you in. If it names scopes, try other ones: " + a.line("login") + " --scope \"…\""
+		return "authorization_failed", exitFailure, "The server would not sign you in. If it names scopes, try other ones: " + a.commandLine("login") + " --scope \"…\""
 	case errors.As(err, &issuer):
 		return "issuer_mismatch", exitFailure, "The answer came from another authorization server than the one asked; nothing of it was used. If it happens again, tell the server's administrator."
 	case errors.As(err, &mismatch):
@@ -206,7 +230,7 @@ func (a *app) explain(err error) (code string, status int, hint string) {
 		case mismatch.Field == "issuer":
 			// No command is made of what the server says: whoever types it would take that for ours.
 			return "metadata_mismatch", exitFailure, "Its administrator has to put that right. It names " + text.Quote(mismatch.Got) + "; if the operator of that issuer confirms that this is their server, give its address: " +
-				a.line("login") + " --issuer URL. A token of that issuer then goes to this server."
+				a.commandLine("login") + " --issuer URL. A token of that issuer then goes to this server."
 		}
 		return "metadata_mismatch", exitFailure, "Check the address, the path and a slash at its end included; it must be the one that the server calls its own."
 	case errors.Is(err, discovery.ErrNoPKCE):
@@ -216,19 +240,19 @@ func (a *app) explain(err error) (code string, status int, hint string) {
 	case errors.As(err, &address), errors.As(err, &parameter):
 		return "unsafe_address", exitFailure, "Nothing was sent there. Tell the server's administrator."
 	case errors.Is(err, mcpclient.ErrNoSignIn):
-		return "no_sign_in", exitFailure, "Check the address. If it is right, use it without signing in: " + a.line("tools")
+		return "no_sign_in", exitFailure, "Check the address. If it is right, use it without signing in: " + a.commandLine("tools")
 	case errors.As(err, &missing):
-		return "not_found", exitFailure, "Check the address and your connection; " + a.line("discover") + " shows what is found there."
+		return "not_found", exitFailure, "Check the address and your connection; " + a.commandLine("discover") + " shows what is found there."
 	case errors.Is(err, mcpclient.ErrNoRegistration):
-		return "no_client_id", exitFailure, "Make an app in Astravue (Settings → Apps → Create App) and sign in with its ID: " + a.line("login") + " --client-id ID"
+		return "no_client_id", exitFailure, "Make an app in Astravue (Settings → Apps → Create App) and sign in with its ID: " + a.commandLine("login") + " --client-id ID"
 	case errors.As(err, &refused), errors.As(err, &redirects):
-		return "registration_refused", exitFailure, "Ask the server's administrator to let this client register, or sign in with a client ID of your own (in Astravue: Settings → Apps → Create App): " + a.line("login") + " --client-id ID"
+		return "registration_refused", exitFailure, "Ask the server's administrator to let this client register, or sign in with a client ID of your own (in Astravue: Settings → Apps → Create App): " + a.commandLine("login") + " --client-id ID"
 	case errors.As(err, &limit):
-		return "too_many_clients", exitFailure, "Registrations go on at " + day(limit.Until, clock.Now()) + ". To sign in now, make a client by hand at the authorization server: " + a.line("login") + " --client-id ID"
+		return "too_many_clients", exitFailure, "Registrations go on at " + day(limit.Until, clock.Now()) + ". To sign in now, make a client by hand at the authorization server: " + a.commandLine("login") + " --client-id ID"
 	case errors.As(err, &port):
-		return "port_taken", exitFailure, "Another program listens there. End it, or choose another address: " + a.line("login") + " --redirect-url http://127.0.0.1/callback"
+		return "port_taken", exitFailure, "Another program listens there. End it, or choose another address: " + a.commandLine("login") + " --redirect-url http://127.0.0.1/callback"
 	case errors.As(err, &client):
-		return "client_refused", exitFailure, "The server no longer takes this client ID or secret. Sign in with the right ones: " + a.line("login") + " --client-id ID --client-secret-file FILE"
+		return "client_refused", exitFailure, "The server no longer takes this client ID or secret. Sign in with the right ones: " + a.commandLine("login") + " --client-id ID --client-secret-file FILE"
 	case errors.As(err, &locked):
 		return "locked", exitFailure, "Another program is using this account's tokens. Try again when it is done; if it hangs, end it."
 	case errors.As(err, &phrase):
@@ -244,26 +268,26 @@ func (a *app) explain(err error) (code string, status int, hint string) {
 	case errors.Is(err, tokenstore.ErrUnavailable):
 		return "store_unavailable", exitFailure, "Check that the folder of the tokens can be read and written, and what ASTRAVUE_MCP_IDENTITY_FILE names, if it is set."
 	case errors.Is(err, tokenstore.ErrCorrupt):
-		return "store_damaged", exitFailure, "Sign in again, which replaces what is stored: " + a.line("login")
+		return "store_damaged", exitFailure, "Sign in again, which replaces what is stored: " + a.commandLine("login")
 	case errors.Is(err, mcpclient.ErrNotSaved):
-		return "not_saved", exitFailure, "The tokens could not be kept. Put the store right, then: " + a.line("login")
+		return "not_saved", exitFailure, "The tokens could not be kept. Put the store right, then: " + a.commandLine("login")
 	case errors.As(err, &retry):
 		return "try_again", exitFailure, fmt.Sprintf("The session is kept. Try again in %s.", span(max(retry.At.Sub(clock.Now()), time.Second)))
-	case a.called.Load() && (errors.Is(err, mcpclient.ErrNoAnswer) || errors.Is(err, context.DeadlineExceeded) ||
+	case errors.As(err, &called) && (errors.Is(err, mcpclient.ErrNoAnswer) || errors.Is(err, context.DeadlineExceeded) ||
 		errors.As(err, &answer) && answer.Status >= 500 && answer.Status != http.StatusServiceUnavailable):
 		return "no_answer", exitFailure, "The server may have carried out the call: see whether it has before you make it again."
 	case errors.Is(err, callback.ErrOpenedTwice):
-		return "opened_twice", exitFailure, "If you have opened it in one browser only, another user of this computer was there too; nothing was kept. To try again, with an address that no program is given: " + a.line("login") + " --no-browser"
+		return "opened_twice", exitFailure, "If you have opened it in one browser only, another user of this computer was there too; nothing was kept. To try again, with an address that no program is given: " + a.commandLine("login") + " --no-browser"
 	case errors.Is(err, context.Canceled):
 		return "interrupted", exitFailure, ""
 	case step.Step == mcpclient.StepCallback && errors.Is(err, context.DeadlineExceeded):
-		return "timeout", exitFailure, "If the browser showed an error page, that names the reason. To try again: " + a.line("login") + "; on another computer than the browser's, paste the address at which the browser ended up."
+		return "timeout", exitFailure, "If the browser showed an error page, that names the reason. To try again: " + a.commandLine("login") + "; on another computer than the browser's, paste the address at which the browser ended up."
 	case errors.As(err, &exchange) && (exchange.Code == "invalid_client" || exchange.Code == "unauthorized_client"):
-		return "client_refused", exitFailure, "The server does not take this client ID or secret. Sign in with the right ones: " + a.line("login") + " --client-id ID --client-secret-file FILE"
+		return "client_refused", exitFailure, "The server does not take this client ID or secret. Sign in with the right ones: " + a.commandLine("login") + " --client-id ID --client-secret-file FILE"
 	case errors.As(err, &exchange) && exchange.Code == "not_allowed": // Keycloak's word for offline_access without its role
-		return "exchange_failed", exitFailure, "Sign in without offline_access, or ask the server's administrator for the right to it: " + a.line("login")
+		return "exchange_failed", exitFailure, "Sign in without offline_access, or ask the server's administrator for the right to it: " + a.commandLine("login")
 	case errors.As(err, &exchange) && exchange.Status != 0:
-		return "exchange_failed", exitFailure, "To try again: " + a.line("login")
+		return "exchange_failed", exitFailure, "To try again: " + a.commandLine("login")
 	case errors.As(err, &authority):
 		return "tls", exitFailure, "The server's certificate is not trusted here. Behind a company proxy, add its certificate to the system's (SSL_CERT_FILE)."
 	case errors.Is(err, http.ErrSchemeMismatch):
@@ -277,11 +301,11 @@ func (a *app) explain(err error) (code string, status int, hint string) {
 	case errors.Is(err, context.DeadlineExceeded):
 		return "timeout", exitFailure, "Give it more time with --timeout."
 	case step.Step == mcpclient.StepExchange:
-		return "exchange_failed", exitFailure, "To try again: " + a.line("login")
+		return "exchange_failed", exitFailure, "To try again: " + a.commandLine("login")
 	case errors.Is(err, io.EOF):
 		return "network", exitFailure, "The server hung up. Try again; if it stays so, check the address."
 	case step.Step == mcpclient.StepRegistration:
-		return "bad_answer", exitFailure, "Tell the server's administrator, or sign in with a client ID of your own: " + a.line("login") + " --client-id ID"
+		return "bad_answer", exitFailure, "Tell the server's administrator, or sign in with a client ID of your own: " + a.commandLine("login") + " --client-id ID"
 	case errors.As(err, &answer) && (answer.Status >= 500 || answer.Status == http.StatusTooManyRequests):
 		return "server_error", exitFailure, "The server cannot do it now; try again later."
 	case errors.As(err, &answer):
@@ -290,101 +314,10 @@ func (a *app) explain(err error) (code string, status int, hint string) {
 	return "failed", exitFailure, ""
 }
 
-// interrupted reports whether the user ended the program.
-func (a *app) interrupted() bool {
-	late := new(timeoutError)
-	return a.ctx != nil && a.ctx.Err() != nil && !errors.As(context.Cause(a.ctx), &late)
-}
-
 func isNet(err error) bool {
 	var ne *net.OpError
 	return errors.As(err, &ne)
 }
 
-// line returns a command line with the global flags that this run was given.
-func (a *app) line(command string) string {
-	parts := []string{"astravue-mcp", command}
-	if a.server != "" && a.server != mcpclient.DefaultServer {
-		parts = append(parts, "--server", quoteArg(a.server))
-	}
-	if a.account != "" {
-		parts = append(parts, "--account", quoteArg(a.account))
-	}
-	if a.store == "file" {
-		parts = append(parts, "--store", "file")
-	}
-	return strings.Join(parts, " ")
-}
-
-// mend returns words with the command that puts a file right, if one does.
-func mend(words string, e *tokenstore.FileError) string {
-	if e == nil || e.Mend == nil {
-		return ""
-	}
-	for _, arg := range e.Mend {
-		words += quoteArg(arg) + " "
-	}
-	return strings.TrimSuffix(words, " ")
-}
-
-func quoteArg(s string) string {
-	if strings.IndexFunc(s, func(r rune) bool {
-		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_./:@%+=,", r))
-	}) < 0 && s != "" {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
-}
-
-// typed returns a server's words as an argument that every shell takes as it stands, or false:
-// then no hint may hold them. That is so for sh, cmd.exe and PowerShell, where $, %, `, ! and the
-// rest mean something in quotes too; an argument that begins with a dash would be a flag.
-func typed(s string) (arg string, harmless bool) {
-	plain := true
-	for _, r := range s {
-		switch {
-		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', strings.ContainsRune("-_./:", r):
-		case strings.ContainsRune(" +=,@", r):
-			plain = false
-		default:
-			return "", false
-		}
-	}
-	if len(s) > 500 || strings.HasPrefix(s, "-") {
-		return "", false
-	}
-	if !plain || s == "" {
-		s = `"` + s + `"`
-	}
-	return s, true
-}
-
 // printJSON writes the one document of --output json.
 func (a *app) printJSON(v any) error { return a.stdout.json(v, true) }
-
-func version() string {
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
-		return info.Main.Version
-	}
-	return "devel"
-}
-
-// day prints a time to come for people, and how far away it is.
-func day(t, now time.Time) string {
-	return fmt.Sprintf("%s (in %s)", t.Local().Format("2006-01-02 15:04"), span(t.Sub(now)))
-}
-
-// span prints a length of time for people.
-func span(d time.Duration) string {
-	if d > time.Minute {
-		d = d.Round(time.Minute)
-	}
-	s := d.Round(time.Second).String()
-	if strings.HasSuffix(s, "m0s") {
-		s = strings.TrimSuffix(s, "0s")
-	}
-	if strings.HasSuffix(s, "h0m") {
-		s = strings.TrimSuffix(s, "0m")
-	}
-	return s
-}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"strings"
 	"time"
 
@@ -25,14 +26,14 @@ With --output json:
 Members that are not known are left out. issuer_unlisted is true where login
 --issuer named the issuer and the server does not. Without a session the exit
 status is 3.`,
-		Args: a.arguments(0, 0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			st, err := a.open().Status(a.bound(cmd))
+		Args: takes(0, 0),
+		RunE: a.bounded(func(ctx context.Context, _ []string) error {
+			st, err := a.newClient().Status(ctx)
 			if err != nil {
 				return err
 			}
 			return a.printStatus(st)
-		},
+		}),
 	}
 }
 
@@ -88,7 +89,7 @@ func (a *app) printStatus(st *mcpclient.Status) error {
 		if err := t.print(); err != nil {
 			return err
 		}
-		a.note("Sign in: %s", a.line("login"))
+		a.note("Sign in: %s", a.commandLine("login"))
 		return errSignedOut
 	}
 	row("Signed in at", text.URL(st.Issuer))
@@ -126,66 +127,4 @@ func orNone(s string) string {
 		return "none"
 	}
 	return s
-}
-
-func (a *app) logoutCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "logout",
-		Short: "Sign out: revoke the tokens and forget them",
-		Long: `Sign out: revoke the tokens at the server, where it offers that, and forget
-them in any case.
-
-With --output json:
-  {"revocation":"revoked|not offered|failed|not needed", "error":"…",
-   "access_token_until":"…", "other_processes_seconds":60}
-error is there if revocation failed, access_token_until where a server that
-checks only a token's signature may still take it. Without a session the exit
-status is 3.`,
-		Args: a.arguments(0, 0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			res, err := a.open().Logout(a.bound(cmd))
-			if err != nil {
-				return err
-			}
-			none := res.Revocation == mcpclient.RevocationNotNeeded
-			if a.output == "json" {
-				out := struct {
-					Revocation mcpclient.Revocation `json:"revocation"`
-					Error      string               `json:"error,omitempty"`
-					Until      time.Time            `json:"access_token_until,omitzero"`
-					Elsewhere  int                  `json:"other_processes_seconds,omitempty"`
-				}{Revocation: res.Revocation, Until: res.AccessUntil}
-				if res.Err != nil {
-					out.Error = res.Err.Error()
-				}
-				if !none {
-					out.Elsewhere = int(res.Elsewhere.Seconds())
-				}
-				if err := a.printJSON(out); err != nil {
-					return err
-				}
-				if none {
-					return errSignedOut
-				}
-				return nil
-			}
-			switch res.Revocation {
-			case mcpclient.RevocationNotNeeded:
-				a.stdout.line("There was no session.")
-				return errSignedOut
-			case mcpclient.Revoked:
-				a.stdout.line("Signed out: the server has revoked the tokens, and they are forgotten here.")
-			case mcpclient.RevocationMissing:
-				a.stdout.line("Signed out: the tokens are forgotten here. The server does not offer to revoke them.")
-			case mcpclient.RevocationFailed:
-				a.stdout.line("Signed out: the tokens are forgotten here. The server could not be made to revoke them.")
-				a.stderr.sentence("astravue-mcp: %v", res.Err)
-			}
-			if now := clock.Now(); res.AccessUntil.After(now) {
-				a.stdout.line("A server that checks only its signature may take the access token until %s.", day(res.AccessUntil, now))
-			}
-			a.stdout.line("Other programs that use this session notice within %s.", span(res.Elsewhere))
-			return nil
-		},
-	}
 }
