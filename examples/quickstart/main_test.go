@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/astravue/mcp-client-go/examples/internal/browser"
 	"github.com/astravue/mcp-client-go/mcpclient"
 	"github.com/astravue/mcp-client-go/sandbox"
 	"github.com/astravue/mcp-client-go/tokenstore"
@@ -28,7 +29,7 @@ func TestSecondRunOpensNoBrowser(t *testing.T) {
 	}
 	defer srv.Close()
 	store := &tokenstore.Memory{}
-	choose := func(c *mcpclient.Client) { c.Server, c.Store, c.OpenBrowser = srv.URL(), store, visit }
+	choose := func(c *mcpclient.Client) { c.Server, c.Store, c.OpenBrowser = srv.URL(), store, browser.Open }
 	for range 2 {
 		var out strings.Builder
 		if err := quickstart(t.Context(), &out, choose, "list_personal_tasks"); err != nil {

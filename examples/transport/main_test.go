@@ -11,6 +11,7 @@ import (
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 
+	"github.com/astravue/mcp-client-go/examples/internal/browser"
 	"github.com/astravue/mcp-client-go/mcpclient"
 	"github.com/astravue/mcp-client-go/sandbox"
 	"github.com/astravue/mcp-client-go/tokenstore"
@@ -36,7 +37,7 @@ func TestBothErasOfTheProtocol(t *testing.T) {
 			defer srv.Close()
 			var out strings.Builder
 			err = transport(t.Context(), &out, func(c *mcpclient.Client) {
-				c.Server, c.Store, c.OpenBrowser = srv.URL(), &tokenstore.Memory{}, visit
+				c.Server, c.Store, c.OpenBrowser = srv.URL(), &tokenstore.Memory{}, browser.Open
 			}, "list_personal_tasks", false)
 			if err != nil {
 				t.Fatal(err)

@@ -47,7 +47,7 @@ var rooms = map[string]room{
 	},
 	"examples/": {
 		floor:  4,
-		own:    []string{"mcpclient", "tokenstore", "sandbox"},
+		own:    []string{"examples/internal/browser", "mcpclient", "tokenstore", "sandbox"},
 		others: []string{sdk + "mcp"},
 	},
 	"examples/webapp": {
@@ -55,6 +55,8 @@ var rooms = map[string]room{
 		own:    []string{"mcpclient", "authcode", "tokenstore", "tokenstore/postgres", "sandbox"},
 		others: []string{sdk + "mcp", "github.com/jackc/pgx/v5"},
 	},
+
+	"examples/internal/browser": {floor: 0},
 
 	// A proof runs the whole house against something real, so it may see all of it.
 	"internal/proofs/": {
