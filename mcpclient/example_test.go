@@ -3,7 +3,6 @@ package mcpclient_test
 import (
 	"context"
 	"fmt"
-	"io"
 	"log"
 	"net/http"
 	"net/http/cookiejar"
@@ -23,10 +22,17 @@ func ExampleClient_Connect() {
 	}
 	defer srv.Close()
 
+	jar, _ := cookiejar.New(nil)
+	browser := &http.Client{Jar: jar} // the sandbox's pages approve by themselves
 	client := &mcpclient.Client{
 		Name: "Acme Notes",
 		// Without these three: Astravue, the OS keychain, the system's browser.
-		Server: srv.URL(), Store: &tokenstore.Memory{}, OpenBrowser: openPages,
+		Server: srv.URL(),
+		Store:  &tokenstore.Memory{},
+		OpenBrowser: func(_ context.Context, url string) error {
+			_, err := browser.Get(url)
+			return err
+		},
 	}
 	defer client.Close()
 	session, err := client.Connect(ctx)
@@ -51,9 +57,18 @@ func ExampleClient_HTTPClient() {
 	}
 	defer srv.Close()
 
-	client := &mcpclient.Client{Server: srv.URL(), Store: &tokenstore.Memory{}, OpenBrowser: openPages}
+	jar, _ := cookiejar.New(nil)
+	browser := &http.Client{Jar: jar} // the sandbox's pages approve by themselves
+	client := &mcpclient.Client{
+		Server: srv.URL(),
+		Store:  &tokenstore.Memory{},
+		OpenBrowser: func(_ context.Context, url string) error {
+			_, err := browser.Get(url)
+			return err
+		},
+	}
 	defer client.Close()
-	// It signs in at the first 401, and refreshes from then on.
+	// The first request is answered 401, and so the client signs in. From then on it refreshes.
 	resp, err := client.HTTPClient().Get(srv.APIURL() + "/api/v1/projects")
 	if err != nil {
 		log.Fatal(err)
@@ -64,7 +79,8 @@ func ExampleClient_HTTPClient() {
 	// 200 OK
 }
 
-// A program in which a person says when to sign in, and a call never does.
+// In this program only Login opens a browser. Without a session a call fails with
+// ErrLoginRequired.
 func ExampleClient_Login() {
 	ctx := context.Background()
 	srv, err := sandbox.Start(sandbox.Options{AutoApprove: true})
@@ -73,7 +89,17 @@ func ExampleClient_Login() {
 	}
 	defer srv.Close()
 
-	client := &mcpclient.Client{NonInteractive: true, Server: srv.URL(), Store: &tokenstore.Memory{}, OpenBrowser: openPages}
+	jar, _ := cookiejar.New(nil)
+	browser := &http.Client{Jar: jar} // the sandbox's pages approve by themselves
+	client := &mcpclient.Client{
+		NonInteractive: true,
+		Server:         srv.URL(),
+		Store:          &tokenstore.Memory{},
+		OpenBrowser: func(_ context.Context, url string) error {
+			_, err := browser.Get(url)
+			return err
+		},
+	}
 	defer client.Close()
 	if err := client.Login(ctx, nil); err != nil {
 		log.Fatal(err)
@@ -94,8 +120,8 @@ func ExampleClient_Login() {
 	// tokens: revoked
 }
 
-// A web application sends its user's browser away and is told of the callback
-// by another request, perhaps in another process.
+// A web application sends its user's browser to the authorization server. The browser comes back
+// with the callback, which another process of the application may serve.
 func ExampleClient_BeginLogin() {
 	ctx := context.Background()
 	srv, err := sandbox.Start(sandbox.Options{AutoApprove: true})
@@ -103,7 +129,7 @@ func ExampleClient_BeginLogin() {
 		log.Fatal(err)
 	}
 	defer srv.Close()
-	key := make([]byte, 32) // of the application's secrets
+	key := make([]byte, 32) // a secret of the application, which all its processes have
 	store := &tokenstore.Memory{}
 	user := func(id string) *mcpclient.Client {
 		return &mcpclient.Client{
@@ -112,7 +138,7 @@ func ExampleClient_BeginLogin() {
 		}
 	}
 
-	// POST /login: with a GET, any page could begin a sign-in
+	// POST /login. With a GET any web page could begin a sign-in.
 	client := user("u-17")
 	defer client.Close()
 	url, pending, err := client.BeginLogin(ctx)
@@ -124,7 +150,20 @@ func ExampleClient_BeginLogin() {
 		log.Fatal(err)
 	}
 
-	callbackURL := lastRedirect(url) // the user's browser, on its way
+	// The user's browser follows redirects there and back. The sandbox's pages approve by
+	// themselves.
+	browser := &http.Client{CheckRedirect: func(next *http.Request, _ []*http.Request) error {
+		if next.URL.Path == "/callback" {
+			return http.ErrUseLastResponse
+		}
+		return nil
+	}}
+	resp, err := browser.Get(url)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer resp.Body.Close()
+	callbackURL := resp.Header.Get("Location")
 
 	// GET /callback
 	client = user("u-17")
@@ -142,33 +181,4 @@ func ExampleClient_BeginLogin() {
 	fmt.Println(status.Account, "is signed in:", status.SignedIn)
 	// Output:
 	// u-17 is signed in: true
-}
-
-// openPages is browser enough for pages that approve by themselves.
-func openPages(_ context.Context, url string) error {
-	jar, _ := cookiejar.New(nil)
-	resp, err := (&http.Client{Jar: jar}).Get(url)
-	if err != nil {
-		return err
-	}
-	_, _ = io.Copy(io.Discard, resp.Body)
-	return resp.Body.Close()
-}
-
-// lastRedirect returns where pages that approve by themselves send a browser.
-func lastRedirect(url string) string {
-	jar, _ := cookiejar.New(nil)
-	client := &http.Client{Jar: jar, CheckRedirect: func(req *http.Request, _ []*http.Request) error {
-		url = req.URL.String()
-		if req.URL.Path == "/callback" {
-			return http.ErrUseLastResponse
-		}
-		return nil
-	}}
-	resp, err := client.Get(url)
-	if err != nil {
-		log.Fatal(err)
-	}
-	_ = resp.Body.Close()
-	return url
 }
