@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
@@ -110,13 +111,20 @@ func endOfString(data []byte, i int) int {
 	}
 }
 
-// bounded reports with an error that a message is more than the SDK may be given.
-func (s *state) bounded(data []byte) (weight, error) {
+// bounds are what one message may be.
+type bounds struct {
+	most     int  // bytes, see [Client.MaxAnswer]
+	asksUser bool // the caller handles elicitations
+}
+
+// check weighs a message. Its error wraps [ErrTooLarge] if the SDK may not be
+// given the message.
+func (b bounds) check(data []byte) (weight, error) {
 	w, err := weigh(data)
 	if err == nil {
-		err = w.within(s.maxAnswer, 1)
+		err = w.within(b.most, 1)
 	}
-	if err != nil || s.mcp == nil || s.mcp.ElicitationHandler == nil || len(data) <= mostElicitation {
+	if err != nil || !b.asksUser || len(data) <= mostElicitation {
 		return w, err
 	}
 	var msg struct {
@@ -127,14 +135,14 @@ func (s *state) bounded(data []byte) (weight, error) {
 	}
 	_ = json.Unmarshal(data, &msg)
 	asked := 0
-	if msg.Method == elicit {
+	if msg.Method == methodElicit {
 		asked = len(data)
 	}
 	for _, r := range msg.Result.Requests {
 		var request struct {
 			Method string `json:"method"`
 		}
-		if _ = json.Unmarshal(r, &request); request.Method == elicit {
+		if _ = json.Unmarshal(r, &request); request.Method == methodElicit {
 			asked += len(r)
 		}
 	}
@@ -236,11 +244,30 @@ func (p pages) turn(cursor, next string, w weight, ttl time.Duration, most int, 
 	return true, nil
 }
 
+// lists holds the pages of each list that the SDK reads.
+type lists struct {
+	mu    sync.Mutex       // guards pages and all that is in it
+	pages map[string]pages // by method
+}
+
+// turn takes one page of the list that is asked for, see [pages.turn].
+func (l *lists) turn(asked call, next string, w weight, ttl time.Duration, most int) (again bool, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.pages == nil {
+		l.pages = make(map[string]pages)
+	}
+	if l.pages[asked.method] == nil {
+		l.pages[asked.method] = make(pages)
+	}
+	return l.pages[asked.method].turn(asked.cursor, next, w, ttl, most, time.Now())
+}
+
 // paged looks at an answer on its way to the SDK. A list that comes back to a page that it had is
 // ended there; one that is too long yields an error. It returns r, or what is in its place.
 func (c *conn) paged(asked call, r *jsonrpc.Response, w weight) (*jsonrpc.Response, error) {
 	switch asked.method {
-	case listTools, "prompts/list", "resources/list", "resources/templates/list":
+	case methodListTools, "prompts/list", "resources/list", "resources/templates/list":
 	default:
 		return r, nil
 	}
@@ -261,15 +288,7 @@ func (c *conn) paged(asked call, r *jsonrpc.Response, w weight) (*jsonrpc.Respon
 			ttl = time.Duration(ms) * time.Millisecond
 		}
 	}
-	c.mu.Lock()
-	if c.lists == nil {
-		c.lists = make(map[string]pages)
-	}
-	if c.lists[asked.method] == nil {
-		c.lists[asked.method] = make(pages)
-	}
-	again, err := c.lists[asked.method].turn(asked.cursor, next, w, ttl, c.maxAnswer, time.Now())
-	c.mu.Unlock()
+	again, err := c.lists.turn(asked, next, w, ttl, c.maxAnswer)
 	switch {
 	case err != nil:
 		return nil, err

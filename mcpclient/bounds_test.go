@@ -2,7 +2,6 @@ package mcpclient
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"strings"
@@ -101,7 +100,7 @@ func BenchmarkWeigh(b *testing.B) {
 
 func TestBoundsOfAMessage(t *testing.T) {
 	const most = 64 << 10
-	s := &state{maxAnswer: most}
+	b := bounds{most: most}
 	for name, c := range map[string]struct {
 		data string
 		ok   bool
@@ -119,7 +118,7 @@ func TestBoundsOfAMessage(t *testing.T) {
 		"a quarter of it deep": {strings.Repeat("[", 60) + strings.Repeat(" ", most/4) + strings.Repeat("]", 60), true},
 		"brackets in a string": {`"` + strings.Repeat("[", 1000) + `\"` + strings.Repeat("[", 1000) + `"`, true},
 	} {
-		_, err := s.bounded([]byte(c.data))
+		_, err := b.check([]byte(c.data))
 		if (err == nil) != c.ok || err != nil && !errors.Is(err, ErrTooLarge) {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -127,24 +126,22 @@ func TestBoundsOfAMessage(t *testing.T) {
 }
 
 func TestQuestionsAreBoundedWhereTheyAreAsked(t *testing.T) {
-	s := &state{maxAnswer: defaultMaxAnswer, mcp: &mcp.ClientOptions{}}
+	quiet, asking := bounds{most: defaultMaxAnswer}, bounds{most: defaultMaxAnswer, asksUser: true}
 	long := strings.Repeat("x", mostElicitation)
 	for name, data := range map[string]string{
 		"a request":    `{"jsonrpc":"2.0","id":1,"method":"elicitation/create","params":{"message":"` + long + `"}}`,
 		"in a result":  `{"jsonrpc":"2.0","id":1,"result":{"inputRequests":{"a":{"method":"elicitation/create","params":{"message":"` + long + `"}}}}}`,
 		"in its parts": `{"jsonrpc":"2.0","id":1,"result":{"inputRequests":{"a":{"method":"elicitation/create","params":{"message":"` + long[:100<<10] + `"}},"b":{"method":"elicitation/create","params":{"message":"` + long[:100<<10] + `"}}}}}`,
 	} {
-		s.mcp.ElicitationHandler = nil
-		if _, err := s.bounded([]byte(data)); err != nil {
+		if _, err := quiet.check([]byte(data)); err != nil {
 			t.Errorf("%s that nobody asks anybody: %v", name, err)
 		}
-		s.mcp.ElicitationHandler = func(_ context.Context, _ *mcp.ElicitRequest) (*mcp.ElicitResult, error) { return nil, nil }
-		if _, err := s.bounded([]byte(data)); !errors.Is(err, ErrTooLarge) {
+		if _, err := asking.check([]byte(data)); !errors.Is(err, ErrTooLarge) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	sampling := `{"jsonrpc":"2.0","id":1,"method":"sampling/createMessage","params":{"x":"` + long + `"}}`
-	if _, err := s.bounded([]byte(sampling)); err != nil {
+	if _, err := asking.check([]byte(sampling)); err != nil {
 		t.Errorf("of another kind: %v", err)
 	}
 }

@@ -105,6 +105,11 @@ func at(step Step, err error) error {
 	return &StepError{step, err}
 }
 
+// wireError is err as it goes through the SDK, as one of that kind.
+func wireError(err, kind error) error {
+	return &jsonrpc.Error{Code: kind.(*jsonrpc.Error).Code, Message: err.Error()}
+}
+
 // A TokenRefusedError says that the server refuses an access token that was
 // issued a moment ago. Another sign-in would not help, so none is started.
 type TokenRefusedError struct {

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
@@ -19,31 +20,50 @@ import (
 const mostRepeats = 2
 
 const (
-	listTools = "tools/list"
-	callTools = "tools/call"
-	listen    = "subscriptions/listen" // its answer is a stream that never ends
+	methodListTools = "tools/list"
+	methodCallTool  = "tools/call"
+	methodElicit    = "elicitation/create"
+	methodSubscribe = "subscriptions/listen" // its answer is a stream that never ends
 )
 
-// repeats reports whether asked may be carried out once more, by somebody who
-// does not know whether it was carried out before: it reads, or it is a call
-// of a tool that says, in the last list of tools that came by, that it is read-only
-// or idempotent.
-func (c *conn) repeats(asked call) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+// mayRepeat reports whether asked may be carried out twice: nobody knows
+// whether the server has carried it out before. A call that reads may, and a
+// call of a tool that the last list of tools has as read-only or idempotent.
+func (c *conn) mayRepeat(asked call) bool {
 	switch asked.method {
-	case listen:
+	case methodSubscribe:
 		return true // until nobody listens
-	case callTools:
-		return asked.repeats < mostRepeats && c.tools[asked.operation]
-	case "server/discover", "ping", listTools, "prompts/list", "prompts/get", "resources/list", "resources/templates/list", "resources/read", "completion/complete":
-		return asked.repeats < mostRepeats
+	case methodCallTool:
+		return asked.repetitions < mostRepeats && c.hints.safe(asked.operation)
+	case "server/discover", "ping", methodListTools, "prompts/list", "prompts/get", "resources/list", "resources/templates/list", "resources/read", "completion/complete":
+		return asked.repetitions < mostRepeats
 	}
 	return false
 }
 
-// learn remembers of which tools a list says that they are safe to repeat.
-func (c *conn) learn(asked call, list *jsonrpc.Response) {
+// toolHints holds what the last list of tools says of each (MCP
+// ToolAnnotations). They are hints of the server's own about its own tools: who
+// trusts it with a call may trust it with the repetition.
+type toolHints struct {
+	mu         sync.Mutex      // guards repeatable
+	repeatable map[string]bool // by [call.operation]
+}
+
+func (h *toolHints) safe(operation string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.repeatable[operation]
+}
+
+// forget forgets all hints, since the tools may have changed.
+func (h *toolHints) forget() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.repeatable = nil
+}
+
+// learn takes the hints from list, if that is what was asked for.
+func (h *toolHints) learn(asked call, list *jsonrpc.Response) {
 	var result struct {
 		Tools []struct {
 			Name        string `json:"name"`
@@ -53,58 +73,40 @@ func (c *conn) learn(asked call, list *jsonrpc.Response) {
 			} `json:"annotations"`
 		} `json:"tools"`
 	}
-	if asked.method != listTools || list.Error != nil || json.Unmarshal(list.Result, &result) != nil {
+	if asked.method != methodListTools || list.Error != nil || json.Unmarshal(list.Result, &result) != nil {
 		return
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.tools == nil || asked.cursor == "" { // the first page of a list in place of the last one
-		c.tools = make(map[string]bool)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.repeatable == nil || asked.cursor == "" { // a first page begins a list anew
+		h.repeatable = make(map[string]bool)
 	}
 	for _, t := range result.Tools {
-		c.tools[callTools+" "+t.Name] = t.Annotations.ReadOnly || t.Annotations.Idempotent
+		h.repeatable[methodCallTool+" "+t.Name] = t.Annotations.ReadOnly || t.Annotations.Idempotent
 	}
 }
 
-// heard looks at an event on its way to the SDK, and takes its message out if
-// the SDK may not have it.
-func (c *conn) heard(e *event) {
-	switch r, ok := e.msg.(*jsonrpc.Request); {
-	case !ok:
-	case r.IsCall() && !c.owe(r.ID, len(e.raw)):
-		c.droppedEvent(errOwed)
-		*e, _ = only(e.id)
-	case r.Method == "notifications/tools/list_changed":
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.tools = nil
-	}
-}
-
-var errOwed = errors.New("more requests of the server's wait for an answer than may")
-
-// repeat makes a call again that was lost, for as long as that is safe. A
-// repetition has an ID of its own, since the server may still be at work on the
-// first one; the SDK gets to see the one that it gave.
+// repeat makes a call again whose answer was lost, for as long as that is safe,
+// and returns the answer. Its error wraps lost. A repetition has an ID of its
+// own, since the server may still be at work on the first call; the SDK gets the
+// answer with the ID that it gave.
 func (c *conn) repeat(req *http.Request, asked call, lost error) (*http.Response, error) {
-	ask := liveCall
-	if asked.method == listen {
-		ask = never // nobody waits for it
+	may := askForCalls
+	if asked.method == methodSubscribe {
+		may = askNever // no person waits for a subscription
 	}
 	var wait time.Duration // as the server asks for
 	var last error
-	for c.repeats(asked) {
-		select {
-		case <-time.After(max(wait, backoff(asked.repeats))):
-		case <-req.Context().Done():
-			return nil, req.Context().Err()
+	for c.mayRepeat(asked) {
+		if err := sleep(req.Context(), max(wait, backoff(asked.repetitions))); err != nil {
+			return nil, err
 		}
-		asked.repeats++
+		asked.repetitions++
 		r, err := renamed(req, &asked)
 		if err != nil {
 			return nil, lost
 		}
-		resp, err := c.ask(r, asked, ask)
+		resp, err := c.ask(r, asked, may)
 		if err == nil {
 			return resp, nil
 		}
@@ -115,7 +117,7 @@ func (c *conn) repeat(req *http.Request, asked call, lost error) (*http.Response
 		if answer := new(AnswerError); errors.As(err, &answer) {
 			wait = answer.RetryAfter
 		}
-		if wait > backoffMax && asked.method != listen || !passes(err) && (asked.method != listen || !errors.Is(err, ErrLoginRequired)) {
+		if !worthwhile(asked, err, wait) {
 			break
 		}
 	}
@@ -125,7 +127,17 @@ func (c *conn) repeat(req *http.Request, asked call, lost error) (*http.Response
 	return nil, lost
 }
 
-// passes reports whether another try may find that err has passed by itself.
+// worthwhile reports whether to repeat a call after a repetition failed with err
+// and the server asks for a wait. A subscription may wait for long, and for a
+// person to sign in elsewhere.
+func worthwhile(asked call, err error, wait time.Duration) bool {
+	if asked.method == methodSubscribe {
+		return passes(err) || errors.Is(err, ErrLoginRequired)
+	}
+	return passes(err) && wait <= backoffMax
+}
+
+// passes reports whether err may be gone at the next try.
 func passes(err error) bool {
 	if answer := new(AnswerError); errors.As(err, &answer) && !errors.Is(err, ErrNoAnswer) {
 		return answer.Status >= 500 || answer.Status == http.StatusTooManyRequests
@@ -133,9 +145,9 @@ func passes(err error) bool {
 	return !errors.Is(err, ErrClosed) && !errors.Is(err, ErrLoginRequired) && !errors.As(err, new(*ForbiddenError)) && !errors.As(err, new(*TokenRefusedError))
 }
 
-// renamed returns a copy of a request with another ID, which it sets in asked.
+// renamed returns a copy of a request with a new ID, and sets that in asked.
 func renamed(req *http.Request, asked *call) (*http.Request, error) {
-	body, err := again(req)
+	body, err := newBody(req)
 	if err != nil {
 		return nil, err
 	}
@@ -162,26 +174,27 @@ func renamed(req *http.Request, asked *call) (*http.Request, error) {
 	return r, err
 }
 
-// A stream answers a call with events, over one connection or, where it can be
-// resumed, over several.
+// A stream is the answer to one call as events, over one connection or, where
+// it can be resumed, over several.
 type stream struct {
-	*conn
+	conn     *conn
 	req      *http.Request // the call's
 	asked    call
-	from     *http.Response // whose events these are
+	from     *http.Response // that the events come from
 	last     string         // ID of the last event
 	begun    time.Time
 	answered bool
-	forget   func() bool // see suspend
+	unpark   func() bool // see [parkedStreams.park]
 }
 
-// body returns what the SDK reads in place of body. The SDK's own error for a
-// stream that ends without the answer has no type: [ErrNoAnswer] comes instead,
-// or the answer to a repetition, unless the SDK will resume the stream.
+// body returns what the SDK reads in place of body. When body ends without the
+// answer, the SDK resumes the stream if it had an event ID. Otherwise its own
+// error would have no type: the answer to a repetition comes instead, or an
+// [ErrNoAnswer].
 func (s *stream) body(body io.ReadCloser) io.ReadCloser {
 	s.begun = time.Now()
 	return &eventBody{
-		events: s.newEventReader(body),
+		events: s.conn.newEventReader(body),
 		body:   body,
 		seen:   s.see,
 		ended: func(err error) io.ReadCloser {
@@ -189,8 +202,8 @@ func (s *stream) body(body io.ReadCloser) io.ReadCloser {
 			case s.answered || s.req.Context().Err() != nil:
 				return nil
 			case errors.Is(err, ErrTooLarge):
-			case s.last != "" && s.asked.method != listen:
-				s.suspend(s)
+			case s.last != "" && s.asked.method != methodSubscribe:
+				s.conn.parked.park(s)
 				return nil
 			}
 			return s.instead(err)
@@ -198,46 +211,65 @@ func (s *stream) body(body io.ReadCloser) io.ReadCloser {
 	}
 }
 
-// see looks at an event on its way to the SDK.
+// see looks at an event on its way to the SDK, and may change it: requests that
+// the SDK may not have are taken out, the token that was sent is hidden, and a
+// repetition's answer gets the ID that the SDK knows.
 func (s *stream) see(e *event) {
+	c := s.conn
 	s.last = cmp.Or(e.id, s.last)
-	s.heard(e)
-	if s.asked.method == listen && time.Since(s.begun) > backoffMax { // not one that is acknowledged and ended
-		s.asked.repeats = 0
+	c.screen(e)
+	// A subscription that lives for a while may be begun anew as often as it
+	// ends. One that is acknowledged and ended at once has its repetitions counted.
+	if s.asked.method == methodSubscribe && time.Since(s.begun) > backoffMax {
+		s.asked.repetitions = 0
 	}
 	given, ok := e.msg.(*jsonrpc.Response)
 	if !ok {
 		return
 	}
-	r := s.withoutToken(given, s.from)
+	r := c.withoutToken(given, s.from)
 	if r.ID != s.asked.id {
-		if r != given { // of another call, on a stream that is resumed
+		if r != given { // of a call that is not known here, on a stream that is resumed
 			e.rewrite(r)
 		}
 		return
 	}
 	s.answered = true
-	page, err := s.paged(s.asked, r, e.weight)
+	page, err := c.paged(s.asked, r, e.weight)
 	if err != nil {
 		page = &jsonrpc.Response{ID: r.ID, Error: wireError(err, ErrTooLarge)}
 	}
-	s.learn(s.asked, page)
-	if page != given || s.asked.id != s.asked.given {
+	c.hints.learn(s.asked, page)
+	if page != given || s.asked.id != s.asked.sdkID {
 		e.raw = s.event(page)
 	}
 }
 
-// instead returns what comes for the rest of a stream that ended, for that
-// reason, before the answer.
+// screen takes the message out of e if it is a request that the SDK may not
+// have, and looks for a notice that the tools have changed.
+func (c *conn) screen(e *event) {
+	switch r, ok := e.msg.(*jsonrpc.Request); {
+	case !ok:
+	case r.IsCall() && !c.owed.add(r.ID, len(e.raw), mostAnswers*c.maxAnswer):
+		c.droppedEvent(errOwed)
+		*e, _ = only(e.id)
+	case r.Method == "notifications/tools/list_changed":
+		c.hints.forget()
+	}
+}
+
+// instead returns what comes for the rest of a stream that ended, for the
+// reason why, before the answer: the answer to a repetition, or an error.
 func (s *stream) instead(why error) io.ReadCloser {
-	if errors.Is(why, ErrTooLarge) && s.asked.method != listen { // and would be again
+	if errors.Is(why, ErrTooLarge) && s.asked.method != methodSubscribe {
+		// A repetition's answer would be too large again.
 		return io.NopCloser(bytes.NewReader(s.event(&jsonrpc.Response{Error: wireError(why, ErrTooLarge)})))
 	}
 	lost := ErrNoAnswer
 	if !errors.Is(why, io.EOF) {
 		lost = fmt.Errorf("%w: %w", ErrNoAnswer, why)
 	}
-	resp, err := s.repeat(s.req, s.asked, lost)
+	resp, err := s.conn.repeat(s.req, s.asked, lost)
 	if err == nil && isEvents(resp) {
 		return resp.Body
 	}
@@ -249,7 +281,7 @@ func (s *stream) instead(why error) io.ReadCloser {
 		if err == nil {
 			var msg jsonrpc.Message
 			if msg, err = jsonrpc.DecodeMessage(body); err == nil {
-				r, _ = msg.(*jsonrpc.Response) // c.answer has checked it
+				r, _ = msg.(*jsonrpc.Response) // conn.answer has checked it
 			}
 		}
 	}
@@ -263,56 +295,43 @@ func (s *stream) instead(why error) io.ReadCloser {
 	return io.NopCloser(bytes.NewReader(s.event(r)))
 }
 
-// wireError is err as it goes through the SDK, as one of that kind.
-func wireError(err, kind error) error {
-	return &jsonrpc.Error{Code: kind.(*jsonrpc.Error).Code, Message: err.Error()}
-}
-
-// event returns r as an event for the SDK.
+// event returns r as an event with the ID that the SDK gave to its call.
 func (s *stream) event(r *jsonrpc.Response) []byte {
 	mine := *r
-	mine.ID = s.asked.given
+	mine.ID = s.asked.sdkID
 	return encodeEvent(&mine)
 }
 
-func encodeEvent(r *jsonrpc.Response) []byte {
-	data, err := jsonrpc.EncodeMessage(r)
-	if err != nil {
-		return nil // r was decoded from what is encoded here
-	}
-	return fmt.Appendf(nil, "data: %s\n\n", data)
+// parkedStreams holds streams that ended before their answer came, for the SDK
+// to resume each with a GET at its last event.
+type parkedStreams struct {
+	mu sync.Mutex         // guards at
+	at map[string]*stream // by the ID of the last event
 }
 
-// response encodes r as the response to what the SDK sent.
-func (asked call) response(r *jsonrpc.Response) ([]byte, error) {
-	mine := *r
-	mine.ID = asked.given
-	return jsonrpc.EncodeMessage(&mine)
-}
-
-// suspend keeps s for the SDK to resume it at its last event.
-func (c *conn) suspend(s *stream) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.suspended == nil {
-		c.suspended = make(map[string]*stream)
+// park keeps s until the SDK resumes it, or gives its call up.
+func (p *parkedStreams) park(s *stream) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.at == nil {
+		p.at = make(map[string]*stream)
 	}
 	last := s.last
-	if c.suspended[last] != nil {
-		return // of another stream with the same ID: that one is not taken from it
+	if p.at[last] != nil {
+		return // of another stream whose events have the same IDs: it keeps its place
 	}
-	c.suspended[last] = s
-	s.forget = context.AfterFunc(s.req.Context(), func() { c.resume(last) })
+	p.at[last] = s
+	s.unpark = context.AfterFunc(s.req.Context(), func() { p.take(last) })
 }
 
-// resume returns the stream that was suspended at an event, or nil.
-func (c *conn) resume(last string) *stream {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	s := c.suspended[last]
+// take returns the stream that is parked at an event, or nil.
+func (p *parkedStreams) take(last string) *stream {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := p.at[last]
 	if s != nil {
-		delete(c.suspended, last)
-		s.forget()
+		delete(p.at, last)
+		s.unpark()
 	}
 	return s
 }

@@ -177,7 +177,7 @@ func TestASessionIsForgottenAmidACall(t *testing.T) {
 					return result(`{"protocolVersion":"2025-11-25"}`, sessionHeader, string(rune('A'+begun-1)))
 				case "notifications/initialized":
 					return answered(202, "", "")
-				case listTools:
+				case methodListTools:
 					return result(`{"tools":[{"name":"read","annotations":{"readOnlyHint":true}}]}`)
 				}
 				if calls++; calls == 1 && test.cutCall {

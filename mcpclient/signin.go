@@ -522,7 +522,7 @@ func (s *state) unknown(ctx context.Context, address string) bool {
 	if err != nil {
 		return false
 	}
-	drain(resp)
+	oauthhttp.Drain(resp)
 	return resp.StatusCode == http.StatusBadRequest || resp.StatusCode == http.StatusNotFound || resp.StatusCode == http.StatusGone
 }
 

@@ -14,12 +14,16 @@ import (
 
 // An event is one server-sent event (HTML standard §9.2), whole.
 type event struct {
-	raw      []byte          // its known fields, with the empty line that ends it
-	id       string          // "" if it has none
-	retry    time.Duration   // 0 if it has none
-	msg      jsonrpc.Message // its data; nil if it has none
-	response bool            // msg is a response
-	weight   weight          // of its data
+	raw    []byte          // its known fields, with the empty line that ends it
+	id     string          // "" if it has none
+	retry  time.Duration   // 0 if it has none
+	msg    jsonrpc.Message // its data; nil if it has none
+	weight weight          // of its data
+}
+
+func (e *event) isResponse() bool {
+	_, ok := e.msg.(*jsonrpc.Response)
+	return ok
 }
 
 // rewrite replaces the message of e.
@@ -43,14 +47,32 @@ func (e *event) rewrite(msg jsonrpc.Message) {
 // is, there comes one that says so.
 type eventReader struct {
 	r       *bufio.Reader
-	most    int // bytes of an event
-	bounded func([]byte) (weight, error)
+	bounds  bounds
 	dropped func(why error) // called for each event that is dropped for its data
 	err     error
 }
 
+func newEventReader(r io.Reader, b bounds, dropped func(error)) *eventReader {
+	return &eventReader{r: bufio.NewReader(r), bounds: b, dropped: dropped}
+}
+
 func (c *conn) newEventReader(r io.Reader) *eventReader {
-	return &eventReader{r: bufio.NewReader(r), most: c.maxAnswer, bounded: c.bounded, dropped: c.droppedEvent}
+	return newEventReader(r, c.bounds, c.droppedEvent)
+}
+
+var errNoMessage = errors.New("it is no JSON-RPC message")
+
+func (c *conn) droppedEvent(why error) {
+	c.log.Warn("the server sent an event that is of no use", "step", StepConnect.String(), "why", why)
+}
+
+// encodeEvent returns r as an event.
+func encodeEvent(r *jsonrpc.Response) []byte {
+	data, err := jsonrpc.EncodeMessage(r)
+	if err != nil {
+		return nil // r was decoded from what is encoded here
+	}
+	return fmt.Appendf(nil, "data: %s\n\n", data)
 }
 
 // next returns the next event. Comments and empty events are passed over.
@@ -70,7 +92,7 @@ func (r *eventReader) read() (e event, ok bool) {
 	var data []byte
 	var name string
 	for {
-		line, err := r.line(r.most - len(e.raw))
+		line, err := r.line(r.bounds.most - len(e.raw))
 		if err != nil {
 			r.err = err
 		}
@@ -110,7 +132,7 @@ func (r *eventReader) read() (e event, ok bool) {
 		return e, r.err == nil
 	}
 	var err error
-	if e.weight, err = r.bounded(data); err != nil {
+	if e.weight, err = r.bounds.check(data); err != nil {
 		resp, known := excess(data, err)
 		switch {
 		case !known && r.err == nil:
@@ -120,7 +142,7 @@ func (r *eventReader) read() (e event, ok bool) {
 			r.dropped(err)
 			return only(e.id)
 		}
-		e.msg, e.response = resp, true
+		e.msg = resp
 		e.raw = encodeEvent(resp)
 		return e, true
 	}
@@ -130,7 +152,6 @@ func (r *eventReader) read() (e event, ok bool) {
 		}
 		return event{}, false
 	}
-	_, e.response = e.msg.(*jsonrpc.Response)
 	return e, true
 }
 
@@ -149,7 +170,7 @@ func (r *eventReader) line(limit int) ([]byte, error) {
 	for {
 		part, err := r.r.ReadSlice('\n')
 		if line = append(line, part...); len(line) > limit {
-			return nil, tooLarge("it has more than %d bytes", r.most)
+			return nil, tooLarge("it has more than %d bytes", r.bounds.most)
 		}
 		if !errors.Is(err, bufio.ErrBufferFull) {
 			return bytes.TrimRight(line, "\r\n"), err

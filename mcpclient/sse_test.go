@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"io"
-	"log/slog"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -12,10 +11,9 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
 )
 
-// reader returns an eventReader of a conn with the default bounds.
+// reader returns an eventReader with the default bounds.
 func reader(r io.Reader) *eventReader {
-	s := &state{maxAnswer: defaultMaxAnswer, log: slog.New(slog.DiscardHandler)}
-	return (&conn{state: s}).newEventReader(r)
+	return newEventReader(r, bounds{most: defaultMaxAnswer}, func(error) {})
 }
 
 // FuzzEvents holds that what is handed on is the same however it arrives, and

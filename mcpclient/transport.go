@@ -30,7 +30,7 @@ func (a *authorizer) RoundTrip(req *http.Request) (*http.Response, error) {
 	if !s.owns(req) {
 		return s.rt.RoundTrip(req)
 	}
-	resp, err := s.authorized(req, func(c call) bool { return !c.mcp || c.live }, nil)
+	resp, err := s.authorized(req, nil, askForRequests, nil)
 	if resp != nil {
 		return resp, nil // the verdict on it is the caller's
 	}
@@ -63,19 +63,27 @@ const (
 )
 
 // authorized sends req with an access token, and again after a refresh or a
-// sign-in for as long as that helps. ask says of a refused request whether a
-// sign-in may be started for it; latch, if not nil, holds the failure of an
-// earlier sign-in that is not to be tried again.
+// sign-in for as long as that helps. asked is what req asks for: nil has it
+// found out if the server refuses req. may says whether a sign-in may be started
+// then; latch, if not nil, holds the failure of an earlier sign-in that is not to
+// be tried again.
 //
 // It returns the last answer, together with an error if that was a 401 or a
 // 403; or an error alone. The caller closes the body.
-func (s *state) authorized(req *http.Request, ask func(call) bool, latch *latch) (*http.Response, error) {
+func (s *state) authorized(req *http.Request, asked *call, may mayAsk, latch *latch) (*http.Response, error) {
 	ctx := req.Context()
+	asks := func() call { // most requests are not refused, and a body may be long
+		if asked == nil {
+			c := parseCall(req)
+			asked = &c
+		}
+		return *asked
+	}
 	access, why := s.source.Access(ctx)
 	var useless *refresh.Access     // what there is instead
 	var to *discovery.Configuration // where the server has moved to
 	if why != nil && !errors.Is(why, ErrLoginRequired) {
-		if useless, to = s.astray(ctx, req, why); useless == nil {
+		if useless, to = s.astray(ctx, req, asks, why); useless == nil {
 			closeBody(req)
 			return nil, noToken(why)
 		}
@@ -89,15 +97,15 @@ func (s *state) authorized(req *http.Request, ask func(call) bool, latch *latch)
 		}
 		if resp.StatusCode != http.StatusUnauthorized && resp.StatusCode != http.StatusForbidden {
 			if steppedUp && resp.StatusCode < 300 {
-				s.stepUps.succeed(parseCall(req).operation)
+				s.stepUps.succeed(asks().operation)
 			}
 			return resp, nil
 		}
 		challenge := challengeOf(resp, access)
-		if !repeatable(req) {
+		if !resendable(req) {
 			return resp, refusal(resp, challenge, why)
 		}
-		c := parseCall(req)
+		c := asks()
 		want := signIn{challenge: challenge, refused: cmp.Or(access, useless)}
 
 		if resp.StatusCode == http.StatusForbidden {
@@ -106,11 +114,11 @@ func (s *state) authorized(req *http.Request, ask func(call) bool, latch *latch)
 			}
 			want.scopes = union(access.ScopesRequested, challenge.Scopes())
 			forbidden := refusal(resp, challenge, nil).(*ForbiddenError)
-			if asked := challenge.Scopes(); len(asked) > 0 && len(union(access.Scopes, asked)) == len(access.Scopes) {
-				forbidden.Scopes = asked // it has them: a sign-in yields no more
+			if needed := challenge.Scopes(); len(needed) > 0 && len(union(access.Scopes, needed)) == len(access.Scopes) {
+				forbidden.Scopes = needed // it has them: a sign-in yields no more
 				return resp, forbidden
 			}
-			if !s.interactive || !ask(c) {
+			if !s.interactive || !may.allows(ctx, c) {
 				forbidden.SignInFor = want.scopes
 				return resp, at(StepAuthorize, fmt.Errorf("%w for the scopes %s: %w", ErrLoginRequired, text.Quotes(want.scopes), forbidden))
 			}
@@ -123,7 +131,7 @@ func (s *state) authorized(req *http.Request, ask func(call) bool, latch *latch)
 			next, err := s.source.Refused(ctx, access.Generation)
 			switch {
 			case err == nil:
-				drain(resp)
+				oauthhttp.Drain(resp)
 				access = next
 				continue
 			case errors.Is(err, ErrLoginRequired):
@@ -141,24 +149,24 @@ func (s *state) authorized(req *http.Request, ask func(call) bool, latch *latch)
 				why = err
 			case errors.As(err, new(*refresh.RetryError)):
 				if to = s.left(ctx, access.Issuer, &challenge); to == nil {
-					drain(resp)
+					oauthhttp.Drain(resp)
 					return nil, noToken(err)
 				}
 				why = fmt.Errorf("%w: the server has moved to another authorization server: %w", ErrLoginRequired, err)
 			default:
-				drain(resp)
+				oauthhttp.Drain(resp)
 				return nil, noToken(err)
 			}
 		}
 
-		if !s.interactive || !ask(c) || (signedIn && resp.StatusCode == http.StatusUnauthorized) {
+		if !s.interactive || !may.allows(ctx, c) || (signedIn && resp.StatusCode == http.StatusUnauthorized) {
 			return resp, refusal(resp, challenge, why)
 		}
 		if err := latch.get(); err != nil {
-			drain(resp)
+			oauthhttp.Drain(resp)
 			return nil, err
 		}
-		drain(resp)
+		oauthhttp.Drain(resp)
 		want.cfg, to = to, nil // whoever names one issuer and then another moves to the first
 		if access, err = s.signIn(ctx, want); err != nil {
 			latch.set(ctx, err)
@@ -211,7 +219,7 @@ func (s *state) send(req *http.Request, access *refresh.Access, resend bool) (*h
 	r := req.Clone(ctx)
 	if resend {
 		var err error
-		if r.Body, err = again(req); err != nil {
+		if r.Body, err = newBody(req); err != nil {
 			return nil, err
 		}
 	}
@@ -229,13 +237,13 @@ func (s *state) send(req *http.Request, access *refresh.Access, resend bool) (*h
 	return resp, err
 }
 
-// repeatable reports whether req can be sent a second time.
-func repeatable(req *http.Request) bool {
+// resendable reports whether req can be sent a second time.
+func resendable(req *http.Request) bool {
 	return req.Body == nil || req.Body == http.NoBody || req.GetBody != nil
 }
 
-// again returns a new copy of req's body, or an error if there is none.
-func again(req *http.Request) (io.ReadCloser, error) {
+// newBody returns a new copy of req's body, or an error if there is none.
+func newBody(req *http.Request) (io.ReadCloser, error) {
 	if req.Body == nil || req.Body == http.NoBody {
 		return req.Body, nil
 	}
@@ -243,14 +251,6 @@ func again(req *http.Request) (io.ReadCloser, error) {
 		return nil, errors.New("body cannot be sent again")
 	}
 	return req.GetBody()
-}
-
-// drain finishes an answer that nobody will read, so that its connection can
-// be used again, if that takes no time.
-func drain(resp *http.Response) {
-	defer time.AfterFunc(100*time.Millisecond, func() { _ = resp.Body.Close() }).Stop()
-	_, _ = io.CopyN(io.Discard, resp.Body, 64<<10)
-	_ = resp.Body.Close()
 }
 
 func closeBody(req *http.Request) {
@@ -265,13 +265,39 @@ type call struct {
 	method    string     // of JSON-RPC
 	wanted    bool       // it is a JSON-RPC call, to be answered
 	id        jsonrpc.ID // if so
-	live      bool       // and somebody waits for the answer
 	operation string     // what a step-up is counted by
 
 	cancels jsonrpc.ID // the call that it cancels, if it does
 	cursor  string     // of a list: the page that is asked for, "" for the first
-	given   jsonrpc.ID // by the SDK, if id is that of a repetition
-	repeats int        // how often it was repeated
+
+	sdkID       jsonrpc.ID // as the SDK knows it; id is another one after a repetition
+	repetitions int
+}
+
+// awaited reports whether somebody waits for the answer.
+func (c call) awaited(ctx context.Context) bool { return c.wanted && ctx.Err() == nil }
+
+// mayAsk says for which refused requests a sign-in may be started.
+type mayAsk int
+
+const (
+	askNever       mayAsk = iota
+	askForCalls           // for a JSON-RPC call that somebody waits for
+	askForRequests        // also for a request that does not belong to MCP
+	askAlways             // somebody waits for a call that this request is part of
+)
+
+// allows reports whether a sign-in may be started for c.
+func (m mayAsk) allows(ctx context.Context, c call) bool {
+	switch m {
+	case askForCalls:
+		return c.awaited(ctx)
+	case askForRequests:
+		return !c.mcp || c.awaited(ctx)
+	case askAlways:
+		return true
+	}
+	return false
 }
 
 // parseCall looks into req, whose body can be read again.
@@ -281,7 +307,7 @@ func parseCall(req *http.Request) call {
 		c.mcp = req.Header.Get("Accept") == "text/event-stream" || req.Header.Get(sessionHeader) != ""
 		return c
 	}
-	body, err := again(req)
+	body, err := newBody(req)
 	if err != nil || body == nil {
 		return c
 	}
@@ -304,9 +330,8 @@ func parseCall(req *http.Request) call {
 	c.mcp, c.method = true, msg.Method
 	c.wanted = msg.Method != "" && msg.ID != nil
 	c.id, _ = jsonrpc.MakeID(msg.ID)
-	c.given, c.cursor = c.id, msg.Params.Cursor
+	c.sdkID, c.cursor = c.id, msg.Params.Cursor
 	c.cancels, _ = jsonrpc.MakeID(msg.Params.Cancels)
-	c.live = c.wanted && req.Context().Err() == nil
 	c.operation = msg.Method + " " + msg.Params.Name + msg.Params.URI
 	return c
 }
@@ -385,8 +410,8 @@ const (
 // authorization server does not answer, if that is not the server's any more:
 // then it never will be. It returns nil otherwise, and for requests for which
 // nobody waits.
-func (s *state) astray(ctx context.Context, req *http.Request, why error) (*refresh.Access, *discovery.Configuration) {
-	if c := parseCall(req); !errors.As(why, new(*refresh.RetryError)) || c.mcp && !c.live || !repeatable(req) {
+func (s *state) astray(ctx context.Context, req *http.Request, asks func() call, why error) (*refresh.Access, *discovery.Configuration) {
+	if c := asks(); !errors.As(why, new(*refresh.RetryError)) || c.mcp && !c.awaited(ctx) || !resendable(req) {
 		return nil, nil
 	}
 	held := s.source.Held()
