@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/astravue/mcp-client-go/internal/text"
@@ -33,51 +34,52 @@ var places = []place{
 	{id: "tools", does: "names, titles, descriptions and hints of tools, and their schemas", commands: []string{"tools"}, put: hostileTools},
 	{id: "tool", does: "a tool's description, arguments, types and choices, one of them called like this", commands: []string{"tools tool", "tools too", "call tool", "call tool a=1", "call tool choice=1", "call tool number=x"}, put: hostileTools},
 	{id: "result", does: "text, links, media types, resources and structure of a result", commands: []string{"call tool"}, put: func(r *rogue, w string) {
-		r.add["tools/call"] = hostileResult(w)
+		r.adds("tools/call", hostileResult(w))
 	}},
 	{id: "result-error", does: "a tool's own error", commands: []string{"call tool"}, put: func(r *rogue, w string) {
-		r.add["tools/call"] = hostileResult(w)
-		r.add["tools/call"]["isError"] = true
+		result := hostileResult(w)
+		result["isError"] = true
+		r.adds("tools/call", result)
 	}},
 	{id: "result-structure", does: "names and values of structured content, without any text", commands: []string{"call tool"}, put: func(r *rogue, w string) {
-		r.add["tools/call"] = map[string]any{"content": []any{}, "structuredContent": map[string]any{w: w}}
+		r.adds("tools/call", map[string]any{"content": []any{}, "structuredContent": map[string]any{w: w}})
 	}},
 	{id: "rpc-error", does: "message and data of a JSON-RPC error", commands: []string{"call tool"}, put: func(r *rogue, w string) {
-		r.instead["tools/call"] = rpcError(http.StatusOK, w)
+		r.answers("tools/call", rpcError(http.StatusOK, w))
 	}},
 	{id: "rpc-error-400", does: "a JSON-RPC error with status 400", commands: []string{"call tool"}, put: func(r *rogue, w string) {
-		r.instead["tools/call"] = rpcError(http.StatusBadRequest, w)
+		r.answers("tools/call", rpcError(http.StatusBadRequest, w))
 	}},
 	{id: "rpc-error-500", does: "a JSON-RPC error with status 500", commands: []string{"call tool"}, put: func(r *rogue, w string) {
-		r.instead["tools/call"] = rpcError(http.StatusInternalServerError, w)
+		r.answers("tools/call", rpcError(http.StatusInternalServerError, w))
 	}},
 	{id: "server-info", does: "the server's name, title, version and instructions", commands: []string{"tools"}, put: func(r *rogue, w string) {
-		r.add["initialize"] = map[string]any{"serverInfo": map[string]any{"name": w, "title": w, "version": w}, "instructions": w}
+		r.adds("initialize", map[string]any{"serverInfo": map[string]any{"name": w, "title": w, "version": w}, "instructions": w})
 	}},
 	{id: "protocol-version", does: "the version of the protocol", commands: []string{"tools"}, put: func(r *rogue, w string) {
-		r.add["initialize"] = map[string]any{"protocolVersion": w}
+		r.adds("initialize", map[string]any{"protocolVersion": w})
 	}},
 	{id: "content-type", does: "headers of an answer that is none", commands: []string{"call tool"}, put: func(r *rogue, w string) {
-		r.instead["tools/call"] = headers(http.StatusOK, w)
+		r.answers("tools/call", headers(http.StatusOK, w))
 	}},
 	{id: "redirect", does: "the Location of a redirect", commands: []string{"call tool"}, put: func(r *rogue, w string) {
-		r.instead["tools/call"] = headers(http.StatusTemporaryRedirect, w)
+		r.answers("tools/call", headers(http.StatusTemporaryRedirect, w))
 	}},
 	{id: "status-line", does: "the words of the status line", commands: []string{"call tool"}, put: func(r *rogue, w string) {
-		r.instead["tools/call"] = rawAnswer("HTTP/1.1 500 " + line1(w) + "\r\nServer: " + line1(w) + "\r\nContent-Length: 0\r\n\r\n")
+		r.answers("tools/call", rawAnswer("HTTP/1.1 500 "+line1(w)+"\r\nServer: "+line1(w)+"\r\nContent-Length: 0\r\n\r\n"))
 	}},
 	{id: "no-http", does: "an answer that is no HTTP", commands: []string{"call tool"}, put: func(r *rogue, w string) {
-		r.instead["tools/call"] = rawAnswer(line1(w) + "\r\n" + line1(w) + "\r\n\r\n")
+		r.answers("tools/call", rawAnswer(line1(w)+"\r\n"+line1(w)+"\r\n\r\n"))
 	}},
 	{id: "challenge-forbidden", does: "error, description and scope of a 403", commands: []string{"call tool"}, login: true, put: func(r *rogue, w string) {
-		r.instead["tools/call"] = challenge(http.StatusForbidden, "insufficient_scope", w)
+		r.answers("tools/call", challenge(http.StatusForbidden, "insufficient_scope", w))
 	}},
 	{id: "challenge-refused", does: "error and description of a 401 to a new token", commands: []string{"call tool"}, login: true, put: func(r *rogue, w string) {
-		r.instead["tools/call"] = challenge(http.StatusUnauthorized, w, w)
+		r.answers("tools/call", challenge(http.StatusUnauthorized, w, w))
 	}},
 	{id: "challenge", does: "the challenge before a sign-in", commands: []string{"discover", "login"}, put: func(r *rogue, w string) {
-		r.open = false
-		r.instead["challenge"] = challenge(http.StatusUnauthorized, w, w)
+		r.open.Store(false)
+		r.answers("challenge", challenge(http.StatusUnauthorized, w, w))
 	}},
 	{id: "resource-metadata", does: "scopes and names in the resource's metadata", commands: []string{"discover", "login"}, put: signsIn("resource", func(r *rogue, w string) map[string]any {
 		return map[string]any{"scopes_supported": []string{w, w}, "resource_name": w, w: w}
@@ -102,14 +104,14 @@ var places = []place{
 		return map[string]any{"token_endpoint": "http://" + w}
 	})},
 	{id: "metadata-name", does: "the name of a member that comes twice", commands: []string{"discover"}, put: func(r *rogue, w string) {
-		r.open = false
-		r.instead["server"] = func(rw http.ResponseWriter, _ *http.Request, _ string) {
+		r.open.Store(false)
+		r.answers("server", func(rw http.ResponseWriter, _ *http.Request, _ string) {
 			_, _ = fmt.Fprintf(rw, `{%s:1,%[1]s:2}`, quoteJSON(w))
-		}
+		})
 	}},
 	{id: "metadata-type", does: "the type of metadata that is a page", commands: []string{"discover"}, put: func(r *rogue, w string) {
-		r.open = false
-		r.instead["server"] = headers(http.StatusOK, w)
+		r.open.Store(false)
+		r.answers("server", headers(http.StatusOK, w))
 	}},
 	{id: "registration", does: "client ID and secret of a registration, shown in the session", commands: []string{"login", "status"}, put: signsIn("register", func(r *rogue, w string) map[string]any {
 		return map[string]any{"client_id": w, "client_name": w, "client_secret": w, "token_endpoint_auth_method": "client_secret_post"}
@@ -149,7 +151,7 @@ func playPlaces(places []place) (attacks []attack) {
 func (p place) play(t *testing.T) (won bool, seen string) {
 	runs, shown := 0, 0
 	r := newRogue(t)
-	r.open = !p.login
+	r.open.Store(!p.login)
 	who := newPerson(t, r)
 	p.put(r, everything)
 	if p.login {
@@ -184,11 +186,11 @@ func setTools(r *rogue, w string, required ...string) {
 		"choice": map[string]any{"enum": []any{w}}, "number": map[string]any{"type": []any{w}},
 	}}
 	about := map[string]any{"title": w, "readOnlyHint": true}
-	r.add["tools/list"] = map[string]any{"tools": []any{
+	r.adds("tools/list", map[string]any{"tools": []any{
 		map[string]any{"name": "tool", "title": w, "description": w, "inputSchema": schema, "annotations": about, "_meta": map[string]any{w: w}},
 		map[string]any{"name": "tool " + w, "description": w, "inputSchema": schema, "annotations": about},
 		map[string]any{"name": w, "title": w, "inputSchema": schema, "outputSchema": schema},
-	}}
+	}})
 }
 
 func hostileResult(w string) map[string]any {
@@ -257,19 +259,19 @@ func challenge(status int, code, w string) func(http.ResponseWriter, *http.Reque
 // signsIn puts members into an answer of a server that asks for a sign-in.
 func signsIn(place string, members func(r *rogue, w string) map[string]any) func(*rogue, string) {
 	return func(r *rogue, w string) {
-		r.open = false
-		r.add[place] = members(r, w)
+		r.open.Store(false)
+		r.adds(place, members(r, w))
 	}
 }
 
 func refusedAt(place string) func(*rogue, string) {
 	return func(r *rogue, w string) {
-		r.open = false
-		r.instead[place] = func(rw http.ResponseWriter, _ *http.Request, _ string) {
+		r.open.Store(false)
+		r.answers(place, func(rw http.ResponseWriter, _ *http.Request, _ string) {
 			rw.Header().Set("Content-Type", "application/json")
 			rw.WriteHeader(http.StatusBadRequest)
 			_, _ = fmt.Fprintf(rw, `{"error":%s,"error_description":%[1]s,"error_uri":%[1]s}`, quoteJSON(w))
-		}
+		})
 	}
 }
 
@@ -299,31 +301,31 @@ var terminalAttacks = func() (attacks []attack) {
 func playTerminal(t *testing.T, w string) (won bool, seen string) {
 	w = marker + " " + w
 	r := newRogue(t)
-	r.open = true
+	r.open.Store(true)
 	setTools(r, w, "a")
-	r.add["initialize"] = map[string]any{"serverInfo": map[string]any{"name": w, "version": w}}
-	answer := hostileResult(w)
-	calls := 0
-	r.instead["tools/call"] = func(rw http.ResponseWriter, req *http.Request, id string) {
-		switch calls++; calls {
+	r.adds("initialize", map[string]any{"serverInfo": map[string]any{"name": w, "version": w}})
+	result, failure := hostileResult(w), hostileResult(w)
+	failure["isError"] = true
+	var calls atomic.Int32
+	r.answers("tools/call", func(rw http.ResponseWriter, req *http.Request, id string) {
+		switch calls.Add(1) {
 		case 1:
-			reply(rw, http.StatusOK, map[string]any{"jsonrpc": "2.0", "id": json.RawMessage(id), "result": answer})
+			reply(rw, http.StatusOK, map[string]any{"jsonrpc": "2.0", "id": json.RawMessage(id), "result": result})
 		case 2:
-			answer["isError"] = true
-			reply(rw, http.StatusOK, map[string]any{"jsonrpc": "2.0", "id": json.RawMessage(id), "result": answer})
+			reply(rw, http.StatusOK, map[string]any{"jsonrpc": "2.0", "id": json.RawMessage(id), "result": failure})
 		case 3:
 			rpcError(http.StatusOK, w)(rw, req, id)
 		default:
 			rawAnswer("HTTP/1.1 403 "+line1(w)+"\r\nWWW-Authenticate: Bearer error=\""+text.Line(line1(w))+"\"\r\nContent-Length: 0\r\n\r\n")(rw, req, id)
 		}
-	}
-	r.add["server"] = map[string]any{"issuer": r.URL + "/" + w}
+	})
+	r.adds("server", map[string]any{"issuer": r.URL + "/" + w})
 	given := `call tool --args '{"a":1}'`
 	if how := newTmux(t, newPerson(t, r)).run(given, "tools -o json", given, given, given, "call too", "call tool choice=1", "tools", "tools tool", "discover", "status --verbose"); how != "" {
 		return true, how
 	}
-	if calls != 4 {
-		t.Fatalf("%d calls", calls)
+	if n := calls.Load(); n != 4 {
+		t.Fatalf("%d calls", n)
 	}
 	return false, "title, clipboard, cursor, colours and screen are what they were, and no line is forged"
 }
@@ -354,9 +356,9 @@ func playHint(t *testing.T, scopes string, honest bool) (won bool, seen string) 
 	if o := who.run("login"); o.status != 0 {
 		t.Fatalf("no sign-in: %s", o.stderr)
 	}
-	r.instead["tools/call"] = func(rw http.ResponseWriter, req *http.Request, id string) {
+	r.answers("tools/call", func(rw http.ResponseWriter, req *http.Request, id string) {
 		challenge(http.StatusForbidden, "insufficient_scope", strings.ReplaceAll(scopes, "\n", " "))(rw, req, id)
-	}
+	})
 	o := who.run("call", "tool")
 	_, hint, ok := strings.Cut(o.stderr, "astravue-mcp login ")
 	if !ok {

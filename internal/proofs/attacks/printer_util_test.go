@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -45,7 +46,9 @@ type rogue struct {
 	*httptest.Server
 	t testing.TB
 
-	open bool // asks for no sign-in
+	open atomic.Bool // asks for no sign-in
+
+	mu sync.Mutex // guards all below: an attack changes it while the server answers
 
 	// add overwrites members of an honest answer: of the JSON-RPC result for a method, of
 	// the documents "resource" and "server", of the answers "register" and "token", and of the
@@ -66,6 +69,41 @@ func newRogue(t testing.TB) *rogue {
 
 func (r *rogue) mcp() string { return r.URL + "/mcp" }
 
+// adds overwrites members of the answer of a place, from now on.
+func (r *rogue) adds(place string, members map[string]any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.add[place] = members
+}
+
+// answers has f answer for a place, from now on.
+func (r *rogue) answers(place string, f func(w http.ResponseWriter, r *http.Request, body string)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.instead[place] = f
+}
+
+// at returns what was set for a place.
+func (r *rogue) at(place string) (members map[string]any, instead func(http.ResponseWriter, *http.Request, string)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.add[place], r.instead[place]
+}
+
+// got notes secrets that the server was sent.
+func (r *rogue) got(secrets ...string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.sent = append(r.sent, secrets...)
+}
+
+// secrets returns what the server was sent so far.
+func (r *rogue) secrets() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.sent)
+}
+
 func (r *rogue) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	data, _ := io.ReadAll(req.Body)
 	body := string(data)
@@ -82,8 +120,9 @@ func (r *rogue) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		http.NotFound(w, req)
 		return
 	}
-	if f := r.instead[place]; f != nil {
-		f(w, req, body)
+	members, instead := r.at(place)
+	if instead != nil {
+		instead(w, req, body)
 		return
 	}
 	answer, status := map[string]any{}, http.StatusOK
@@ -103,7 +142,7 @@ func (r *rogue) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	case "authorize":
 		q := req.URL.Query()
 		to := url.Values{"state": {q.Get("state")}, "code": {"Zk9-q_7Hb.Cw/De+42~xYp7LmN3vR8wT5"}}
-		for name, v := range r.add[place] {
+		for name, v := range members {
 			to.Set(name, fmt.Sprint(v))
 		}
 		http.Redirect(w, req, q.Get("redirect_uri")+"?"+to.Encode(), http.StatusFound)
@@ -111,7 +150,7 @@ func (r *rogue) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	case "token":
 		answer = map[string]any{"access_token": rogueToken, "token_type": "Bearer", "expires_in": 3600, "refresh_token": rogueRefresh}
 	}
-	for name, v := range r.add[place] {
+	for name, v := range members {
 		answer[name] = v
 	}
 	reply(w, status, answer)
@@ -128,17 +167,18 @@ func (r *rogue) serveMCP(w http.ResponseWriter, req *http.Request, body string) 
 		Method string          `json:"method"`
 	}
 	_ = json.Unmarshal([]byte(body), &msg)
-	if !r.open && req.Header.Get("Authorization") == "" {
-		if f := r.instead["challenge"]; f != nil {
-			f(w, req, body)
+	if !r.open.Load() && req.Header.Get("Authorization") == "" {
+		if _, instead := r.at("challenge"); instead != nil {
+			instead(w, req, body)
 			return
 		}
 		w.Header().Set("WWW-Authenticate", `Bearer resource_metadata="`+r.URL+`/.well-known/oauth-protected-resource/mcp"`)
 		w.WriteHeader(http.StatusUnauthorized)
 		return
 	}
-	if f := r.instead[msg.Method]; f != nil {
-		f(w, req, string(msg.ID))
+	members, instead := r.at(msg.Method)
+	if instead != nil {
+		instead(w, req, string(msg.ID))
 		return
 	}
 	answer := map[string]any{"jsonrpc": "2.0", "id": msg.ID}
@@ -165,7 +205,7 @@ func (r *rogue) serveMCP(w http.ResponseWriter, req *http.Request, body string) 
 		}
 		answer["error"] = map[string]any{"code": -32601, "message": "no such method"}
 	}
-	for name, v := range r.add[msg.Method] {
+	for name, v := range members {
 		result[name] = v
 	}
 	if answer["error"] == nil {

@@ -95,7 +95,7 @@ var echoes = []echo{
 			rw.Header().Set("Content-Type", "text/event-stream")
 			_, _ = io.WriteString(rw, "id: 7\nretry: 1\ndata:\n\n")
 		})(r, write)
-		r.instead[""] = func(rw http.ResponseWriter, req *http.Request, _ string) {
+		r.answers("", func(rw http.ResponseWriter, req *http.Request, _ string) {
 			if req.Header.Get("Last-Event-ID") != "7" {
 				rw.WriteHeader(http.StatusMethodNotAllowed)
 				return
@@ -104,12 +104,12 @@ var echoes = []echo{
 			s := write(bearer(req))
 			data, _ := json.Marshal(rpcAnswer(call, s, s))
 			_, _ = fmt.Fprintf(rw, "id: 8\ndata: %s\n\n", data)
-		}
+		})
 	}},
 	{id: "rpc-initialize", does: "the token is in a JSON-RPC error in answer to initialize", put: func(r *rogue, write func(string) string) {
-		r.instead["initialize"] = func(rw http.ResponseWriter, req *http.Request, id string) {
+		r.answers("initialize", func(rw http.ResponseWriter, req *http.Request, id string) {
 			reply(rw, http.StatusOK, rpcAnswer(id, write(bearer(req)), write(bearer(req))))
-		}
+		})
 	}},
 	{id: "content-type", does: "the token is the Content-Type of an answer", put: echoRPC(func(rw http.ResponseWriter, _, s string) {
 		rw.Header().Set("Content-Type", "text/"+strings.NewReplacer(" ", "", "\u200b", "", "=", "").Replace(s))
@@ -125,18 +125,18 @@ var echoes = []echo{
 	})},
 	{id: "token-error", does: "code, code verifier and client secret are in the refusal of tokens", put: echoForm("token", "code", "code_verifier", "client_secret"), use: login},
 	{id: "token-type", does: "the code is the type of a token", use: login, put: func(r *rogue, write func(string) string) {
-		r.instead["token"] = func(rw http.ResponseWriter, _ *http.Request, body string) {
+		r.answers("token", func(rw http.ResponseWriter, _ *http.Request, body string) {
 			form, _ := url.ParseQuery(body)
-			r.sent = append(r.sent, form.Get("code"))
+			r.got(form.Get("code"))
 			reply(rw, http.StatusOK, map[string]any{"access_token": rogueToken, "token_type": write(form.Get("code"))})
-		}
+		})
 	}},
 	{id: "token-member", does: "the code verifier is the name of a member that comes twice", use: login, put: func(r *rogue, write func(string) string) {
-		r.instead["token"] = func(rw http.ResponseWriter, _ *http.Request, body string) {
+		r.answers("token", func(rw http.ResponseWriter, _ *http.Request, body string) {
 			form, _ := url.ParseQuery(body)
-			r.sent = append(r.sent, form.Get("code_verifier"))
+			r.got(form.Get("code_verifier"))
 			_, _ = fmt.Fprintf(rw, `{%s:1,%[1]s:2}`, quoteJSON(strings.Repeat("\u200b", 500)+write(form.Get("code_verifier"))))
-		}
+		})
 	}},
 	{id: "revocation-error", does: "the refresh token and the client secret are in the refusal of a revocation", put: echoForm("revoke", "token", "client_secret"), use: func(ctx context.Context, c *mcpclient.Client) error {
 		if err := c.Login(ctx, nil); err != nil {
@@ -146,21 +146,21 @@ var echoes = []echo{
 		return errors.Join(err, res.Err)
 	}},
 	{id: "callback-error", does: "state and code are in the error that the browser brings", use: login, put: func(r *rogue, write func(string) string) {
-		r.instead["authorize"] = func(rw http.ResponseWriter, req *http.Request, _ string) {
+		r.answers("authorize", func(rw http.ResponseWriter, req *http.Request, _ string) {
 			q := req.URL.Query()
 			const code = "Vb3-k_Xq9.Rw/7Tz+Lm=2~Pn8YcHd5Jf"
-			r.sent = append(r.sent, q.Get("state"), code)
+			r.got(q.Get("state"), code)
 			to := url.Values{"state": {q.Get("state")}, "code": {code}, "error": {write(q.Get("state"))}, "error_description": {write(q.Get("state")) + " " + write(code)}}
 			http.Redirect(rw, req, q.Get("redirect_uri")+"?"+to.Encode(), http.StatusFound)
-		}
+		})
 	}},
 	{id: "callback-issuer", does: "the state is in the issuer that the browser brings", use: login, put: func(r *rogue, write func(string) string) {
-		r.instead["authorize"] = func(rw http.ResponseWriter, req *http.Request, _ string) {
+		r.answers("authorize", func(rw http.ResponseWriter, req *http.Request, _ string) {
 			q := req.URL.Query()
-			r.sent = append(r.sent, q.Get("state"))
+			r.got(q.Get("state"))
 			to := url.Values{"state": {q.Get("state")}, "code": {"code"}, "iss": {"https://evil.example/" + write(q.Get("state"))}}
 			http.Redirect(rw, req, q.Get("redirect_uri")+"?"+to.Encode(), http.StatusFound)
-		}
+		})
 	}},
 }
 
@@ -172,9 +172,9 @@ func bearer(req *http.Request) string {
 
 func echoRPC(answer func(rw http.ResponseWriter, id, s string)) func(*rogue, func(string) string) {
 	return func(r *rogue, write func(string) string) {
-		r.instead["tools/call"] = func(rw http.ResponseWriter, req *http.Request, id string) {
+		r.answers("tools/call", func(rw http.ResponseWriter, req *http.Request, id string) {
 			answer(rw, id, write(bearer(req)))
-		}
+		})
 	}
 }
 
@@ -185,23 +185,23 @@ func rpcAnswer(id, message string, data any) map[string]any {
 // echoForm refuses a form and quotes members of it.
 func echoForm(place string, members ...string) func(*rogue, func(string) string) {
 	return func(r *rogue, write func(string) string) {
-		r.instead[place] = func(rw http.ResponseWriter, _ *http.Request, body string) {
+		r.answers(place, func(rw http.ResponseWriter, _ *http.Request, body string) {
 			form, _ := url.ParseQuery(body)
 			var all []string
 			for _, name := range members {
-				r.sent = append(r.sent, form.Get(name))
+				r.got(form.Get(name))
 				all = append(all, write(form.Get(name)))
 			}
 			reply(rw, http.StatusBadRequest, map[string]any{"error": all[0], "error_description": strings.Join(all, " ")})
-		}
+		})
 	}
 }
 
 func (e echo) play(t *testing.T) (won bool, seen string) {
 	for _, back := range sentBack {
 		r := newRogue(t)
-		r.add["register"] = map[string]any{"client_secret": "Wn8-Yc_2Hd.Pj/6Kq+9Zx4Vb7LmTr5Gs", "token_endpoint_auth_method": "client_secret_post"}
-		r.sent = []string{rogueToken}
+		r.adds("register", map[string]any{"client_secret": "Wn8-Yc_2Hd.Pj/6Kq+9Zx4Vb7LmTr5Gs", "token_endpoint_auth_method": "client_secret_post"})
+		r.got(rogueToken)
 		e.put(r, back.write)
 		var log testenv.Buffer
 		c := &mcpclient.Client{
@@ -231,7 +231,7 @@ func (e echo) play(t *testing.T) (won bool, seen string) {
 		if wire := new(jsonrpc.Error); errors.As(err, &wire) {
 			said += wire.Message + string(wire.Data)
 		}
-		for _, secret := range r.sent {
+		for _, secret := range r.secrets() {
 			if leaks(said, secret, back.write(secret)) {
 				return true, "shown " + back.how
 			}
