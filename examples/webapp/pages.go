@@ -15,9 +15,11 @@ import (
 var pageSource string
 
 //go:embed style.css
-var style string
+var styleSource string
 
 var (
+	// Browsers hash the style without carriage returns, which an archive or an editor may have put in.
+	style     = strings.ReplaceAll(styleSource, "\r\n", "\n")
 	pages     = template.Must(template.New("page").Funcs(template.FuncMap{"words": words, "initials": initials, "due": due}).Parse(pageSource))
 	styleHash = func() string {
 		sum := sha256.Sum256([]byte(style))
