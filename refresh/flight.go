@@ -18,102 +18,137 @@ import (
 )
 
 const (
-	// lookTimeout bounds reading the record and waiting for the lock, beyond the
-	// store's own limits: a keychain may be asking a person, who has a minute.
+	// lookTimeout bounds reading the record and waiting for the lock, in addition
+	// to the store's own limits. It is long because a keychain may be asking a
+	// person, who has a minute to answer.
 	lookTimeout = 2 * time.Minute
 	// storeTimeout bounds each other step in the store while the lock is held.
 	storeTimeout = 10 * time.Second
 
+	// forceEvery is how often a grant is renewed because a server refuses its
+	// token.
+	forceEvery = time.Minute
+
 	firstBackoff = time.Second
 	maxBackoff   = time.Minute
-	// maxWait is the longest back-off there is, a server's Retry-After. One that
-	// seems longer was written under another clock.
+	// maxWait is the longest back-off that this package writes: a server's
+	// Retry-After, of which oauthhttp takes an hour at most. A longer one was
+	// written before the clock was set back, and does not count.
 	maxWait = time.Hour + maxBackoff
 )
 
-// What a flight came to, in the log.
+// The outcomes in the log.
 const (
-	refreshed = "refreshed"
-	adopted   = "adopted"
-	refused   = "refused"
-	unknown   = "unknown"
-	notSent   = "not-sent"
-	notSaved  = "not-saved"
+	outcomeRefreshed = "refreshed"
+	outcomeAdopted   = "adopted"
+	outcomeRefused   = "refused"
+	outcomeUnknown   = "unknown"
+	outcomeNotSent   = "not-sent"
+	outcomeNotSaved  = "not-saved"
 )
 
-// A flight looks at the record and renews it if need be. Callers share it.
+// A flight yields one token: it reads the record and, if that is due, renews it.
+// All callers who wait share it. Its methods go down in this order, and each
+// returns what the callers get:
+//
+//	look       reads the record without the lock; often nothing is left to do
+//	withLock   waits for the lock
+//	underLock  reads the record again, and the mark; decides whether to send
+//	send       marks, sends the refresh token, saves the new tokens
+//	noToken    what follows if the answer brought no token
 type flight struct {
 	*Source
-	began   time.Time // by the clock, which may jump
+	began   time.Time // by the clock, which may be set, as the marks are
 	started time.Time // for durations
 	refused string    // the generation that the server has refused, "" if none
-	seen    string    // the generation that was to be renewed before there was a lock
 }
 
-// run returns a token or why there is none. A caller who saw h asked for it.
-func (f *flight) run(h *held) (*Access, error) {
+// look returns a token that needs no refresh, or goes on to withLock. h is what
+// was held when a caller asked.
+//
+// The record is read twice, here and in underLock. This look takes no lock,
+// since it mostly finds nothing to do: a process looks once a minute to notice
+// a logout, or another process has renewed the grant. Nobody should wait for
+// the lock for that, because another process may hold it as long as a request
+// takes. But the record may be out of date as soon as it is read: another
+// process may spend the refresh token. So look may hand out a token, and only
+// underLock, which reads again, may send one.
+func (f *flight) look(h *held) (*Access, error) {
 	ctx, cancel := context.WithTimeout(f.quit, lookTimeout)
 	defer cancel()
-	if now := f.held.Load(); now != h && f.usable(now) {
-		return now.access, nil // another flight has just landed
+	if landed := f.held.Load(); landed != h && f.usable(landed) {
+		return landed.access, nil // another flight ended between the caller's load and this one
 	}
 	for {
 		h := f.held.Load()
-		next, err := f.merge(h, func() (tokenstore.Record, error) { return f.cfg.Store.Get(ctx, f.cfg.Key) })
+		next, err := f.newest(h, func() (tokenstore.Record, error) { return f.cfg.Store.Get(ctx, f.cfg.Key) })
 		if err != nil {
-			return f.unread(h, err)
+			return f.readFailed(h, err)
 		}
 		now := clock.Now()
 		usable := f.usable(next)
 		newer := h.access != nil && next != h
+		saved := next.unsaved == nil
 		switch {
-		case usable && next.unsaved == nil && (next.fresh(now) || next.waits(now) || newer):
-			// One that another process has renewed is not renewed again by those
-			// who wait, however little it has left. The next caller sees to that.
-			if !f.held.CompareAndSwap(h, next.rest(now)) {
-				continue // somebody signed in
+		case usable && saved && (newer || next.fresh(now) || next.backsOff(now)):
+			// A newer token is taken even if it is due already, so that processes
+			// that waited together do not renew it one after the other. The next
+			// caller starts a refresh if it is needed.
+			if !f.held.CompareAndSwap(h, next.settled(now)) {
+				continue // somebody signed in meanwhile, and that grant counts
 			}
 			if newer {
-				f.report(next.grant, adopted, nil)
+				f.report(next.grant, outcomeAdopted, nil)
 			}
 			return next.access, nil
-		case !usable && next.waits(now) && !next.retryAt.After(now.Add(maxWait)) && !(f.refused != "" && errors.Is(next.err, errPending)):
+		case !usable && f.mustWait(next, now):
 			return nil, next.failure()
 		case !usable && next.grant.RefreshToken.IsZero():
 			return nil, errNoRefreshToken
-		case f.forces(next) && recent(now, *f.forced.Load()):
-			return nil, refusedError(next)
+		case f.forces(next) && recent(now, *f.lastForced.Load()):
+			return nil, refusedAgain(next) // this process forced it, or signed in, within the minute
 		}
-		f.seen = next.generation()
-		return f.update(ctx, h, next)
+		return f.withLock(ctx, h, next)
 	}
 }
 
-var errNoRefreshToken = fmt.Errorf("%w: the access token has ended and there is no refresh token", ErrLoginRequired)
+var errNoRefreshToken = fmt.Errorf("%w: the access token has expired and there is no refresh token", ErrLoginRequired)
 
-func refusedError(h *held) error {
+func refusedAgain(h *held) error {
 	return fmt.Errorf("%w (%s old)", ErrRefused, clock.Now().Sub(h.grant.ObtainedAt).Round(time.Second))
 }
 
-// recent reports whether t is less than forceEvery away from now.
+// recent reports whether t is less than forceEvery away from now. A time far in
+// the future, from before the clock was set back, is not recent.
 func recent(now, t time.Time) bool { return now.Sub(t).Abs() < forceEvery }
 
-// usable reports whether h has a token that this flight may yield.
+// usable reports whether this flight may yield the token of h.
 func (f *flight) usable(h *held) bool {
 	return h.live(clock.Now()) && h.access.Generation != f.refused
 }
 
-// forces reports whether this flight renews h only because the server refuses
-// it. That the server refuses a token that has expired means nothing, and of
-// one that expires within a second no more: servers count whole seconds, and a
-// token may live for up to one less than they say.
+// forces reports whether this flight renews h for no other reason than that the
+// server refuses its token. The refusal of an expired token does not count, nor
+// that of a token with less than a second left: expiry times are in whole
+// seconds, and a server may round down.
 func (f *flight) forces(h *held) bool {
 	return f.refused != "" && h.live(clock.Now().Add(time.Second)) && h.access.Generation == f.refused
 }
 
-// merge returns what is held once the record is read: h itself if the record
-// is what h came from, or is older.
-func (s *Source) merge(h *held, read func() (tokenstore.Record, error)) (*held, error) {
+// mustWait reports whether callers without a usable token get the last failure,
+// since it is too soon for another try.
+func (f *flight) mustWait(h *held, now time.Time) bool {
+	clockSetBack := h.retryAt.After(now.Add(maxWait))
+	// A refresh of unknown outcome is not repeated while the access token lives,
+	// to keep that token alive. If the server refuses it there is nothing to keep.
+	nothingToKeep := f.refused != "" && errors.Is(h.err, errPending)
+	return h.backsOff(now) && !clockSetBack && !nothingToKeep
+}
+
+// newest returns h or the stored grant, whichever is newer. It returns h itself
+// if the record is the one that h came from, or the one that h replaces and that
+// could not be overwritten.
+func (s *Source) newest(h *held, read func() (tokenstore.Record, error)) (*held, error) {
 	rec, err := read()
 	switch {
 	case errors.Is(err, tokenstore.ErrNotFound):
@@ -131,9 +166,10 @@ func (s *Source) merge(h *held, read func() (tokenstore.Record, error)) (*held, 
 	return newHeld(rec.Generation, rec.Grant), nil
 }
 
-// unread follows a record that is gone, which ends this process's session too,
-// or one that cannot be read now, which ends nothing.
-func (f *flight) unread(h *held, err error) (*Access, error) {
+// readFailed follows a record that is gone or that cannot be read. If no grant is
+// there to use, somebody has logged out, and that ends the session in this
+// process too. A store that fails ends nothing while the token in memory lives.
+func (f *flight) readFailed(h *held, err error) (*Access, error) {
 	if errors.Is(err, ErrLoginRequired) {
 		f.held.CompareAndSwap(h, &held{})
 		return nil, err
@@ -144,107 +180,145 @@ func (f *flight) unread(h *held, err error) (*Access, error) {
 	return nil, err
 }
 
-// update renews next under the lock. h is what was held when it was read.
-func (f *flight) update(ctx context.Context, h, next *held) (access *Access, err error) {
+// withLock waits for the lock of the grant and calls underLock. next is what look
+// found, and h what was held then.
+func (f *flight) withLock(ctx context.Context, h, next *held) (access *Access, err error) {
 	ran := false
 	lockErr := f.cfg.Store.Update(ctx, f.cfg.Key, func(ctx context.Context, l *tokenstore.Locked) error {
 		ran = true
-		// From here on the store's deadlines count, and ours: a request that was
-		// sent is not given up because the wait for the lock was long.
-		access, err = f.renew(context.WithoutCancel(ctx), l)
+		// ctx ends with lookTimeout or with Close. From here on neither counts, and
+		// each step has a limit of its own: if a request that was sent were given
+		// up, its answer would be lost.
+		access, err = f.underLock(context.WithoutCancel(ctx), l, next.generation())
 		return err
 	})
 	crashpoint.Hit("refresh.released")
 	if ran {
 		return access, err
 	}
-	f.report(next.grant, notSent, lockErr)
-	return f.fails(h, next, clock.Now().Add(firstBackoff), fmt.Errorf("lock the grant: %w", lockErr))
+	f.report(next.grant, outcomeNotSent, lockErr)
+	return f.retryLater(h, next, clock.Now().Add(firstBackoff), fmt.Errorf("lock the grant: %w", lockErr))
 }
 
-// renew is what happens under the lock.
-func (f *flight) renew(ctx context.Context, l *tokenstore.Locked) (*Access, error) {
+// underLock reads the record again and, unless somebody has renewed the grant
+// meanwhile, calls send. seen is the generation that look wanted to renew.
+func (f *flight) underLock(ctx context.Context, l *tokenstore.Locked, seen string) (*Access, error) {
 	crashpoint.Hit("refresh.locked")
 	reading, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
+	// The second reading decides: nobody else can spend the refresh token now.
 	h, stored := f.held.Load(), ""
-	next, err := f.merge(h, func() (tokenstore.Record, error) {
+	next, err := f.newest(h, func() (tokenstore.Record, error) {
 		rec, err := l.Get(reading)
 		stored = rec.Generation
 		return rec, err
 	})
 	if err != nil {
-		return f.unread(h, err)
+		return f.readFailed(h, err)
 	}
+	// An unsaved grant is saved before anything else is done with it. If that
+	// fails again it is renewed from memory; the stored token is spent anyway.
 	if next.unsaved != nil {
-		if saved, err := f.saveAgain(ctx, l, next); err == nil {
+		if saved, err := f.saveUnsaved(ctx, l, next); err == nil {
 			next, stored = saved, saved.generation()
 		}
 	}
 	now := clock.Now()
-	usable, moved, spendable := f.usable(next), next.generation() != f.seen, !next.grant.RefreshToken.IsZero()
-	if usable && (moved || next.fresh(now) || !spendable) {
-		if moved { // somebody else has renewed it while this flight waited
-			f.report(next.grant, adopted, nil)
+	usable, renewable := f.usable(next), !next.grant.RefreshToken.IsZero()
+	moved := next.generation() != seen // somebody else has renewed it, or it has just been saved
+	if usable && (moved || next.fresh(now) || !renewable) {
+		if moved {
+			f.report(next.grant, outcomeAdopted, nil)
 		}
-		f.held.Store(next.rest(now))
+		f.held.Store(next.settled(now))
 		return next.access, nil
 	}
-	if !spendable {
+	if !renewable {
 		return nil, errNoRefreshToken
 	}
 
+	// The mark says what other processes, or this one before a crash, have tried.
 	mark, err := l.Mark(reading)
 	if err != nil {
-		f.report(next.grant, notSent, err)
-		return f.fails(h, next, now.Add(firstBackoff), fmt.Errorf("read the pending mark: %w", err))
+		f.report(next.grant, outcomeNotSent, err)
+		return f.retryLater(h, next, now.Add(firstBackoff), fmt.Errorf("read the pending mark: %w", err))
 	}
-	if next.unsaved != nil || mark.Generation != stored && !(mark.Pending && mark.Generation == "") {
-		mark = tokenstore.Mark{NewIssuerAt: mark.NewIssuerAt} // of a token that is no longer the one to send
+	if !concerns(mark, next, stored) {
+		mark = tokenstore.Mark{NewIssuerAt: mark.NewIssuerAt}
 	}
 	switch {
-	case f.began.Before(mark.NotBefore) && mark.NotBefore.Before(now.Add(maxWait)):
-		// What failed while this flight waited for the lock is its failure too:
-		// otherwise all who wait would try in turn.
+	case f.sharesBackoff(mark, now):
 		cause := errElsewhere
-		if !mark.Pending && !mark.At.IsZero() && !mark.At.Before(next.grant.ExpiresAt) {
+		if wasDeadOnArrival(mark, next.grant) {
 			cause = ErrDeadOnArrival
 		}
-		return f.fails(h, next, mark.NotBefore, cause)
+		return f.retryLater(h, next, mark.NotBefore, cause)
 	case mark.Pending && usable:
-		// A second send of a spent token ends the whole grant, this access token
-		// included.
-		return f.fails(h, next, next.grant.ExpiresAt, errPending)
+		// The token may be spent. A server that sees a spent token again ends the
+		// whole grant, and this access token with it. So the second try waits until
+		// the access token has expired and there is nothing left to lose.
+		return f.retryLater(h, next, next.grant.ExpiresAt, errPending)
 	case f.forces(next) && !mark.Pending && recent(now, mark.At):
-		return nil, refusedError(next) // another process has just forced this one
+		return nil, refusedAgain(next) // another process forced it within the minute
 	}
 	return f.send(ctx, l, h, next, stored, mark)
 }
 
-// send spends the refresh token of next, which is stored under a generation
-// that may be older. prior is the mark found.
+// concerns reports whether the mark m is about the refresh token of next, where
+// stored is the generation in the store. A mark that could not be decoded
+// (pending, of no generation) may be about any token, so it counts. No mark is
+// about the token of an unsaved grant: nobody else has that token.
+func concerns(m tokenstore.Mark, next *held, stored string) bool {
+	undecoded := m.Pending && m.Generation == ""
+	return next.unsaved == nil && (m.Generation == stored || undecoded)
+}
+
+// sharesBackoff reports whether the back-off in m was not over when this flight
+// began. The failure of another process is then this flight's failure too, even
+// if the back-off has ended while this flight waited for the lock: all who wait
+// would otherwise try one after the other.
+func (f *flight) sharesBackoff(m tokenstore.Mark, now time.Time) bool {
+	return f.began.Before(m.NotBefore) && m.NotBefore.Before(now.Add(maxWait))
+}
+
+// wasDeadOnArrival reports whether m was written by send for a token that had
+// expired when it arrived: At is the time of the arrival.
+func wasDeadOnArrival(m tokenstore.Mark, g *tokenstore.Grant) bool {
+	return !m.Pending && !m.At.IsZero() && !m.At.Before(g.ExpiresAt)
+}
+
+// send spends the refresh token of next and saves the tokens of the answer. h is
+// what was held when the record was read, stored the generation in the store,
+// which is older than next if next is unsaved, and prior the mark that was found.
+//
+// The order of the steps is the rule against a lost session. The mark is durable
+// before the request leaves, so that a crash at any later step leaves word that
+// the token may be spent. The new tokens are durable before the mark is removed
+// and before a caller gets one.
 func (f *flight) send(ctx context.Context, l *tokenstore.Locked, h, next *held, stored string, prior tokenstore.Mark) (*Access, error) {
 	g, forced := next.grant, f.forces(next)
 	began := time.Now()
 	sent := tokenstore.Mark{Pending: true, Generation: stored, At: clock.Now(), Tries: prior.Tries + 1, Failures: prior.Failures, NewIssuerAt: prior.NewIssuerAt}
 	if err := setMark(ctx, l, sent); err != nil {
-		f.report(g, notSent, err)
-		return f.fails(h, next, clock.Now().Add(firstBackoff), fmt.Errorf("set the pending mark: %w", err))
+		f.report(g, outcomeNotSent, err)
+		return f.retryLater(h, next, clock.Now().Add(firstBackoff), fmt.Errorf("set the pending mark: %w", err))
 	}
 	crashpoint.Hit("refresh.marked")
 
-	// Exactly what this grant's exchange sent, or nothing: Keycloak answers
-	// invalid_target to a resource that the code exchange did not name.
+	// The resource (RFC 8707 §2.2) is exactly the one of this grant's code
+	// exchange, or none: Keycloak answers invalid_target to a resource that the
+	// exchange did not name.
 	form := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {g.RefreshToken.Reveal()}}
 	if g.Resource != "" {
 		form.Set("resource", g.Resource)
 	}
-	// The time for it began with the mark: a database takes the lock away from
-	// who is silent for longer than a request may take, as a process is that was
-	// stopped here, and then the token is another's to send.
+	// The time for the request began with the mark. A database takes the lock away
+	// from a process that is silent for longer than a request may take, and then
+	// another process may send the token. If this process was stopped here for
+	// that long, it must not send the token too.
 	left := f.cfg.RequestTimeout - max(clock.Now().Sub(sent.At), 0)
 	if left <= 0 {
-		return f.rejected(ctx, l, h, next, prior, sent, errStoodStill)
+		return f.noToken(ctx, l, h, next, prior, sent, errSuspended)
 	}
 	request, cancel := context.WithTimeout(ctx, left)
 	defer cancel()
@@ -252,19 +326,24 @@ func (f *flight) send(ctx context.Context, l *tokenstore.Locked, h, next *held, 
 		oauthhttp.ClientAuth{ID: g.ClientID, Secret: g.ClientSecret, Method: g.AuthMethod})
 	crashpoint.Hit("refresh.answered")
 	if err != nil {
-		return f.rejected(ctx, l, h, next, prior, sent, err)
+		return f.noToken(ctx, l, h, next, prior, sent, err)
 	}
 
-	g = renewed(g, token)
+	g = withAnswer(g, token)
 	generation, saveErr := f.save(ctx, l, g, f.cfg.RequestTimeout-time.Since(began))
 	crashpoint.Hit("refresh.saved")
 	now := clock.Now()
 	next = newHeld(generation, g)
 
+	// after is the mark for the new tokens, mostly none. It is kept where other
+	// processes must not spend them at once: they would get another dead token,
+	// or force the grant again.
 	var after tokenstore.Mark
 	switch {
 	case !next.live(now):
 		next.err, next.retryAt = ErrDeadOnArrival, now.Add(backoff(prior.Failures+1))
+		// Say so if only the clock made it expire: the clock shows the time in
+		// which the computer slept or by which it was set, and time.Since does not.
 		if jump := now.Sub(sent.At) - time.Since(began); next.live(now.Add(-jump)) {
 			next.err = fmt.Errorf("%w: %w (by %s)", ErrDeadOnArrival, ErrClockMoved, jump.Round(time.Second))
 		}
@@ -272,53 +351,66 @@ func (f *flight) send(ctx context.Context, l *tokenstore.Locked, h, next *held, 
 	case forced:
 		after = tokenstore.Mark{Generation: generation, At: now}
 	case !prior.Pending && recent(now, prior.At):
+		// The token that was forced within the last minute had a short life. The
+		// minute goes on for the one that replaces it.
 		after = tokenstore.Mark{Generation: generation, At: prior.At}
 	}
 	after.NewIssuerAt = prior.NewIssuerAt
 	if forced {
-		f.forced.Store(&now)
+		f.lastForced.Store(&now)
 	}
 	if saveErr != nil {
-		// The mark stays: what is stored is spent. The token is good all the same.
+		// The pending mark stays, since the stored refresh token is spent. The new
+		// token is good, so callers get it.
 		next.unsaved = &unsaved{stored, saveErr}
-		f.report(g, notSaved, saveErr)
+		f.report(g, outcomeNotSaved, saveErr)
 	} else {
-		// If this fails the mark is that of an older generation, which is void.
+		// If this fails, the pending mark stays. It names the generation that has
+		// just been replaced, so nobody heeds it.
 		_ = setMark(ctx, l, after)
-		f.report(g, refreshed, next.err)
+		f.report(g, outcomeRefreshed, next.err)
 	}
 	crashpoint.Hit("refresh.cleared")
-	f.held.Store(next.rest(now))
+	f.held.Store(next.settled(now))
 	if next.err != nil {
 		return nil, next.failure()
 	}
 	return next.access, nil
 }
 
-var errStoodStill = &oauthhttp.TokenError{Outcome: oauthhttp.NotSent, Err: errors.New("this process stood still, and the lock may be gone")}
+var errSuspended = &oauthhttp.TokenError{Outcome: oauthhttp.NotSent, Err: errors.New("the process was suspended for longer than the request timeout; nothing was sent")}
 
-// rejected follows a request that brought no token.
-func (f *flight) rejected(ctx context.Context, l *tokenstore.Locked, h, next *held, prior, sent tokenstore.Mark, err error) (*Access, error) {
+// noToken follows a request that brought no token. What it does depends on how
+// far the request came: not sent, refused, or of unknown outcome. prior is the
+// mark that was found, sent the one that send wrote.
+func (f *flight) noToken(ctx context.Context, l *tokenstore.Locked, h, next *held, prior, sent tokenstore.Mark, err error) (*Access, error) {
 	var te *oauthhttp.TokenError
 	if !errors.As(err, &te) {
-		te = &oauthhttp.TokenError{Outcome: oauthhttp.Unknown}
+		te = &oauthhttp.TokenError{Outcome: oauthhttp.Unknown} // the careful reading
 	}
-	mark := prior // an older send of unknown outcome stays one
+	// If this token was not taken, the state before it holds again. That includes
+	// an older send of unknown outcome: a second try that the server did not carry
+	// out says nothing about the first.
+	mark := prior
 	switch te.Outcome {
 	case oauthhttp.NotSent:
-		f.report(next.grant, notSent, err)
+		f.report(next.grant, outcomeNotSent, err)
 	case oauthhttp.Unknown:
-		f.report(next.grant, unknown, err)
+		f.report(next.grant, outcomeUnknown, err)
 		mark = sent
 	case oauthhttp.Refused:
-		f.report(next.grant, refused, err)
+		f.report(next.grant, outcomeRefused, err)
+		// Only these answers are about the refresh token or its client (RFC 6749
+		// §5.2, RFC 8707 §2). Any other refusal costs nothing but time.
 		switch te.Code {
 		case "invalid_grant", "invalid_target":
 			if prior.Pending {
-				return f.ends(ctx, l, next, prior, fmt.Errorf("%w: %w", ErrAnswerLost, err))
+				return f.dropRefreshToken(ctx, l, next, prior, fmt.Errorf("%w: %w", ErrAnswerLost, err))
 			}
-			return f.ends(ctx, l, next, prior, loginRequired(err))
+			return f.dropRefreshToken(ctx, l, next, prior, loginRequired(err))
 		case "invalid_client":
+			// A client that was registered by hand is for its owner to put right. A
+			// client that we registered is gone, and its refresh tokens with it.
 			if next.grant.Registration == "" {
 				err = &ClientError{ClientID: next.grant.ClientID, Err: err}
 				break
@@ -327,47 +419,47 @@ func (f *flight) rejected(ctx context.Context, l *tokenstore.Locked, h, next *he
 				err = fmt.Errorf("forget client %s, which the server no longer knows: %w", text.Quote(next.grant.ClientID), dropErr)
 				break
 			}
-			return f.ends(ctx, l, next, prior, loginRequired(err))
+			return f.dropRefreshToken(ctx, l, next, prior, loginRequired(err))
 		}
 	}
 	mark.Generation, mark.Failures = sent.Generation, prior.Failures+1
 	mark.NotBefore = clock.Now().Add(max(backoff(mark.Failures), te.RetryAfter))
-	_ = setMark(ctx, l, mark) // if not, the pending one stays, which is the careful reading
+	_ = setMark(ctx, l, mark) // if this fails, the pending mark stays, which is the careful reading
 	until := mark.NotBefore
-	if te.Outcome == oauthhttp.Unknown && f.usable(next) {
+	if te.Outcome == oauthhttp.Unknown && f.usable(next) { // as underLock does for a pending mark
 		err, until = fmt.Errorf("%w: %w", errPending, err), later(until, next.grant.ExpiresAt)
 	}
-	return f.fails(h, next, until, err)
+	return f.retryLater(h, next, until, err)
 }
 
-// ends follows a refresh token that the server will never take again. It is
-// removed from the record, so that no other process sends it, and the access
-// token is used as long as it lives.
-func (f *flight) ends(ctx context.Context, l *tokenstore.Locked, h *held, prior tokenstore.Mark, cause error) (*Access, error) {
+// dropRefreshToken follows a refresh token that the server will never take
+// again. The token is removed from the record, so that no other process sends
+// it. The access token is used as long as it lives.
+func (f *flight) dropRefreshToken(ctx context.Context, l *tokenstore.Locked, h *held, prior tokenstore.Mark, cause error) (*Access, error) {
 	saving, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	g := *h.grant
 	g.RefreshToken, g.RefreshExpiresAt, g.RefreshForever = tokenstore.Secret{}, time.Time{}, false
 	generation, err := l.Save(saving, tokenstore.Record{Grant: &g})
 	if err != nil {
-		generation = h.generation() // others will ask in vain, no more
+		generation = h.generation() // other processes will be refused too, and nothing worse
 	}
 	_ = setMark(ctx, l, tokenstore.Mark{NewIssuerAt: prior.NewIssuerAt})
 	next, now := newHeld(generation, &g), clock.Now()
-	next.err = cause
-	f.held.Store(next.rest(now))
+	next.err, next.final = cause, true
+	f.held.Store(next.settled(now))
 	if f.usable(h) {
 		return next.access, nil
 	}
 	return nil, cause
 }
 
-// fails keeps the grant and remembers until when it is not tried again, and
-// why. The cause is nobody's error while the token lives.
-func (f *flight) fails(h, next *held, until time.Time, cause error) (*Access, error) {
+// retryLater keeps the grant and remembers why it could not be renewed, and until
+// when it is not tried again. While the token lives no caller gets the cause.
+func (f *flight) retryLater(h, next *held, until time.Time, cause error) (*Access, error) {
 	failed := *next
-	failed.err, failed.retryAt = cause, until
-	f.held.CompareAndSwap(h, failed.rest(clock.Now())) // unless somebody has signed in
+	failed.err, failed.retryAt, failed.final = cause, until, false
+	f.held.CompareAndSwap(h, failed.settled(clock.Now())) // if somebody has signed in meanwhile, that grant stays
 	if f.usable(next) {
 		return next.access, nil
 	}
@@ -381,9 +473,10 @@ func (f *flight) dropRegistration(ctx context.Context, g *tokenstore.Grant) erro
 	return tokenstore.DropRegistration(ctx, f.cfg.Store, g.Registration, g.ClientID)
 }
 
-// save saves g. The refresh token that is stored is spent, so it does not give
-// up at once, nor an attempt that gets on: what bounds that is the store's own
-// limit for each call, and all the time that a refresh has.
+// save saves g, and tries again for SaveTimeout: the stored refresh token is
+// spent, so g is the only copy of the session. left is the time that the request
+// has not used. An attempt that is under way when SaveTimeout ends may use that
+// too; the store's own limits bound each attempt besides.
 func (f *flight) save(ctx context.Context, l *tokenstore.Locked, g *tokenstore.Grant, left time.Duration) (generation string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, f.cfg.SaveTimeout+max(left, 0))
 	defer cancel()
@@ -394,9 +487,9 @@ func (f *flight) save(ctx context.Context, l *tokenstore.Locked, g *tokenstore.G
 	return generation, err
 }
 
-// saveAgain saves what is held and could not be saved before, in the time that
-// a refresh has.
-func (s *Source) saveAgain(ctx context.Context, l *tokenstore.Locked, h *held) (*held, error) {
+// saveUnsaved saves a grant that could not be saved before. It tries once, in
+// the time that a refresh has.
+func (s *Source) saveUnsaved(ctx context.Context, l *tokenstore.Locked, h *held) (*held, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.RequestTimeout+s.cfg.SaveTimeout)
 	defer cancel()
 	generation, err := l.Save(ctx, tokenstore.Record{Grant: h.grant})
@@ -404,56 +497,26 @@ func (s *Source) saveAgain(ctx context.Context, l *tokenstore.Locked, h *held) (
 		return nil, err
 	}
 	if mark, err := l.Mark(ctx); err == nil {
-		_ = setMark(ctx, l, tokenstore.Mark{NewIssuerAt: mark.NewIssuerAt}) // the rest is of a generation that is gone
+		// NewIssuerAt is of no generation. The rest is about the one just replaced.
+		_ = setMark(ctx, l, tokenstore.Mark{NewIssuerAt: mark.NewIssuerAt})
 	}
 	next := newHeld(generation, h.grant)
-	next.err, next.retryAt = h.err, h.retryAt
+	next.err, next.retryAt, next.final = h.err, h.retryAt, h.final
 	return next, nil
 }
 
-// saveAtEnd is the last try, when the Source is closed.
-func (s *Source) saveAtEnd() error {
-	if s.held.Load().unsaved == nil {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), lookTimeout)
-	defer cancel()
-	err := s.cfg.Store.Update(ctx, s.cfg.Key, func(ctx context.Context, l *tokenstore.Locked) error {
-		reading, cancel := context.WithTimeout(ctx, storeTimeout)
-		defer cancel()
-		h := s.held.Load()
-		next, err := s.merge(h, func() (tokenstore.Record, error) { return l.Get(reading) })
-		switch {
-		case errors.Is(err, ErrLoginRequired):
-			return nil // a logout meanwhile wins
-		case err != nil:
-			return err
-		case next != h:
-			return nil // somebody has signed in meanwhile, or a save that seemed to fail did not
-		}
-		saved, err := s.saveAgain(ctx, l, h)
-		if err == nil {
-			s.held.Store(saved.rest(clock.Now()))
-		}
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrNotSaved, err)
-	}
-	return nil
-}
-
-// setMark writes the mark within a time of its own: some follow a request that
-// took all there was.
+// setMark writes the mark. It has a limit of its own, since some marks follow a
+// request that used up all the time it had.
 func setMark(ctx context.Context, l *tokenstore.Locked, m tokenstore.Mark) error {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	return l.SetMark(ctx, m)
 }
 
-// renewed returns g with what the answer brought. What it does not mention
-// stays as it was (RFC 6749 §5.1, §6).
-func renewed(g *tokenstore.Grant, t *oauthhttp.Token) *tokenstore.Grant {
+// withAnswer returns g with the members of the answer. Members that the answer
+// does not have stay as they were: a server need not rotate the refresh token,
+// and states the scope only where it changes (RFC 6749 §5.1, §6).
+func withAnswer(g *tokenstore.Grant, t *oauthhttp.Token) *tokenstore.Grant {
 	n := *g
 	n.AccessToken, n.ObtainedAt, n.ExpiresAt = t.AccessToken, t.RequestedAt, t.ExpiresAt
 	if !t.RefreshToken.IsZero() {
@@ -465,14 +528,15 @@ func renewed(g *tokenstore.Grant, t *oauthhttp.Token) *tokenstore.Grant {
 	return &n
 }
 
-// backoff is how long to wait after so many failures in a row: doubling, with
-// up to a quarter taken off so that many users of one server do not come back
-// all at once.
+// backoff returns how long to wait after so many failures in a row: 1 s, doubled
+// for each further one up to a minute, less a random part of up to a quarter, so
+// that the users of one server do not all come back at once.
 func backoff(failures int) time.Duration {
 	d := min(firstBackoff<<min(max(failures-1, 0), 10), maxBackoff)
 	return d - rand.N(d/4)
 }
 
+// report logs what became of g.
 func (f *flight) report(g *tokenstore.Grant, outcome string, err error) {
 	level, attrs := slog.LevelInfo, []slog.Attr{
 		slog.String("step", "refresh"),
