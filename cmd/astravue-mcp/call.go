@@ -20,19 +20,19 @@ func (a *app) callCommand() *cobra.Command {
 		Short: "Call a tool",
 		Long: `Call a tool.
 
-A value is read as the type that the tool's schema names: text as it stands,
-numbers, true and false, and for lists and objects JSON. For a list, a value
-that is no JSON is split at commas. With --args the arguments are one JSON
-object; key=value then adds to it.
+The tool's schema says how a value is read: as text, as a number, as true or
+false, or as JSON for a list or an object. A list may also be values with commas
+between them. --args gives the arguments as one JSON object, and each key=value
+adds to it.
 
-What a tool returns is printed as it stands, without what a terminal could act
-on. If the tool itself reports an error that goes to standard error, indented:
-there only what astravue-mcp says begins at the margin.
+The result is printed as the tool returns it, without characters that control a
+terminal. If the tool itself reports an error, that goes to standard error,
+indented, so that nobody takes it for words of astravue-mcp.
 
-With --output json it prints the result, its members as the Model Context
-Protocol describes them:
+With --output json it prints the result, with the members of the Model Context
+Protocol:
   {"content":[…], "structuredContent":{…}, "isError":false}
-If the tool itself reports an error isError is true and the exit status 4.`,
+If the tool itself reports an error, isError is true and the exit status is 4.`,
 		Example: `  astravue-mcp call list_spaces
   astravue-mcp call create_project_task project_id=project-1 title="Write the report"
   echo '{"limit":5}' | astravue-mcp call list_project_tasks --args -`,
@@ -45,7 +45,7 @@ If the tool itself reports an error isError is true and the exit status 4.`,
 			return a.call(ctx, args[0], args[1:], given)
 		}),
 	}
-	cmd.Flags().StringVar(&raw, "args", "", "arguments as a `JSON` object, @file or - for standard input")
+	cmd.Flags().StringVar(&raw, "args", "", "arguments as a `JSON` object; @FILE for a file, - for standard input")
 	return cmd
 }
 
@@ -149,9 +149,9 @@ func (a *app) printResult(res *mcp.CallToolResult) error {
 			case *mcp.TextContent:
 				out.body(margin, c.Text)
 			case *mcp.ImageContent:
-				out.sentence(margin+"[image, %s, %d bytes; --output json has it]", c.MIMEType, len(c.Data))
+				out.sentence(margin+"[image, %s, %d bytes; --output json prints it]", c.MIMEType, len(c.Data))
 			case *mcp.AudioContent:
-				out.sentence(margin+"[audio, %s, %d bytes; --output json has it]", c.MIMEType, len(c.Data))
+				out.sentence(margin+"[audio, %s, %d bytes; --output json prints it]", c.MIMEType, len(c.Data))
 			case *mcp.ResourceLink:
 				out.sentence(margin+"[%s: %s]", c.Name, c.URI)
 			case *mcp.EmbeddedResource:

@@ -17,15 +17,16 @@ func (a *app) discoverCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "discover [URL]",
 		Short: "Show and check a server's OAuth configuration, without signing in",
-		Long: `Show and check a server's OAuth configuration, without signing in. URL defaults
-to that of --server.
+		Long: `Show and check a server's OAuth configuration, without signing in. Without URL it
+is the server of --server.
 
 With --output json:
   {"server":"…", "sign_in":true, "resource":"…", "scopes":["…"], "issuer":"…",
    "issuer_unlisted":false, "resource_metadata_url":"…", "resource_metadata":{…},
    "server_metadata_url":"…", "server_metadata":{…}}
-where the metadata is what a client uses of RFC 9728 and RFC 8414, and
-issuer_unlisted is true where --issuer names the issuer and the server does not.`,
+The metadata has the members of RFC 9728 and RFC 8414 that a client uses.
+issuer_unlisted is true if --issuer names the issuer and the server does not
+announce it.`,
 		Args: takes(0, 1),
 		RunE: a.bounded(func(ctx context.Context, args []string) error {
 			if len(args) == 1 {
@@ -34,7 +35,7 @@ issuer_unlisted is true where --issuer names the issuer and the server does not.
 			return a.discover(ctx)
 		}),
 	}
-	cmd.Flags().StringVar(&a.issuer, "issuer", "", "`URL` of the one authorization server to look at (RFC 8414 issuer)")
+	cmd.Flags().StringVar(&a.issuer, "issuer", "", "`URL` of the only authorization server to look at (RFC 8414 issuer)")
 	return cmd
 }
 

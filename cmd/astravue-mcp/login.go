@@ -35,26 +35,30 @@ func (a *app) loginCommand() *cobra.Command {
 		Short: "Sign in through the browser and keep the session",
 		Long: `Sign in through the browser and keep the session.
 
-The browser is $BROWSER if that is set, else the system's. Where none opens,
-open the printed address yourself, in a browser of this computer.
+The sign-in page opens in the program that $BROWSER names, or else in the
+system's browser. If none opens, open the printed address yourself, in a browser
+on this computer.
 
-If your browser is on another computer, use --no-browser: the address that is
-printed then is good on any, and is not for others to see. On a terminal you can
-paste the address at which that browser ended up. Over SSH and in a container
-such an address is printed without the flag, and also opened, if there is
-anything to open it with; --no-browser=false says that the browser is here.
+If your browser is on another computer, use --no-browser. The address that is
+printed then works in any browser; do not show it to others. After the sign-in
+that browser stops at a page that it cannot load. Paste the address of that page
+into the terminal.
 
-A client is registered at the server by itself, once. Where a server does not
-allow that, make an app by hand (in Astravue: Settings → Apps → Create App) and
-give its ID, and its secret if it has one, here; they are kept with the session.
+Over SSH and in a container login prints such an address without the flag, and
+also opens it if it finds a browser. --no-browser=false says that your browser is
+on this computer.
 
---issuer is for whoever knows from elsewhere than the server where its users
-sign in: no other authorization server is used then. Where the server's own
-documents name an issuer that none of them speaks for, login asks on a terminal
-whether to sign in there; --yes says yes.
+The first login registers a client at the server. If the server does not allow
+that, create an app by hand (in Astravue: Settings → Apps → Create App) and give
+its ID, and its secret if it has one. They are kept with the session.
 
-With --output json it prints what status prints, and before that, on standard
-error, the address to open, which is good on any computer:
+Use --issuer if you know from another source than the server where its users
+sign in: no other authorization server is used then. If the authorization
+server's metadata states another issuer than the MCP server announces, login
+asks at the terminal whether to sign in at that issuer; --yes answers yes.
+
+With --output json login prints what status prints. Before that it prints the
+address to open, which works in any browser, to standard error:
   {"authorization_url":"…"}`,
 		Example: `  astravue-mcp login
   astravue-mcp login --account work
@@ -69,14 +73,14 @@ error, the address to open, which is good on any computer:
 		return a.login(ctx, o)
 	})
 	f := cmd.Flags()
-	f.StringVar(&o.registration.ClientID, "client-id", "", "`ID` of an app made by hand; none is registered then")
-	f.StringVar(&o.secretFile, "client-secret-file", "", "`FILE` with the app's secret; - is standard input")
-	f.StringVar(&o.registration.ClientMetadataURL, "client-metadata-url", "", "https `URL` of a client ID metadata document")
-	f.StringVar(&o.registration.RedirectURL, "redirect-url", "", "loopback `URL` that the browser comes back to (default http://127.0.0.1/callback, any port)")
-	f.StringVar(&o.scopes, "scope", "", "`SCOPES` to ask for, separated by spaces, in place of those that the server names; offline_access alone comes in addition")
-	f.StringVar(&a.issuer, "issuer", "", "`URL` of the one authorization server to sign in at (RFC 8414 issuer)")
-	f.BoolVar(&o.yes, "yes", false, "sign in at an issuer that only the server names, without asking")
-	f.BoolVar(&o.noBrowser, "no-browser", false, "print the address only, for a browser on any computer")
+	f.StringVar(&o.registration.ClientID, "client-id", "", "`ID` of an app that was created by hand")
+	f.StringVar(&o.secretFile, "client-secret-file", "", "`FILE` with the app's secret; - for standard input")
+	f.StringVar(&o.registration.ClientMetadataURL, "client-metadata-url", "", "https `URL` of a client ID metadata document, to use as client ID")
+	f.StringVar(&o.registration.RedirectURL, "redirect-url", "", "loopback `URL` that the browser comes back to (default http://127.0.0.1/callback, on any port)")
+	f.StringVar(&o.scopes, "scope", "", "`SCOPES` to ask for, separated by spaces, in place of those that the server names; offline_access alone is added to them")
+	f.StringVar(&a.issuer, "issuer", "", "`URL` of the only authorization server to use (RFC 8414 issuer)")
+	f.BoolVar(&o.yes, "yes", false, "sign in without asking at an issuer that the server does not announce")
+	f.BoolVar(&o.noBrowser, "no-browser", false, "only print an address, for a browser on any computer")
 	return cmd
 }
 
@@ -86,7 +90,7 @@ func (a *app) login(ctx context.Context, o loginFlags) error {
 	}
 	if o.secretFile != "" {
 		if o.registration.ClientID == "" {
-			return usagef("--client-secret-file goes with --client-id")
+			return usagef("--client-secret-file needs --client-id")
 		}
 		secret, err := a.readSecret(ctx, o.secretFile)
 		if err != nil {
@@ -104,8 +108,10 @@ func (a *app) login(ctx context.Context, o loginFlags) error {
 		return &mcpclient.StepError{Step: mcpclient.StepExchange, Err: err}
 	}
 	opts := &mcpclient.LoginOptions{
-		Pasted:    pasted.lines,
-		OnIgnored: func(error) { a.note("That is not the address of this sign-in. Paste the whole address bar.") },
+		Pasted: pasted.lines,
+		OnIgnored: func(error) {
+			a.note("That is not the address of this sign-in. Paste the whole address from the address bar.")
+		},
 		OnWarning: func(err error) { a.note("Note: %v.", err) },
 	}
 	err := c.Login(ctx, opts)
@@ -139,7 +145,7 @@ func (a *app) signInClient(o loginFlags, pasted *pasteboard) *mcpclient.Client {
 	if o.away || a.output == "json" {
 		c.ShowURL = func(ctx context.Context, address string) error {
 			a.showAddress("To sign in, open this address in a browser", address,
-				"If that browser is on another computer, paste here the address at which it ends up.", pasted)
+				"If that browser is on another computer, it stops at a page that it cannot load: paste here the address of that page.", pasted)
 			if o.away && !o.noBrowser {
 				a.tryBrowser(ctx, address) // over SSH, $BROWSER may open it where the person is
 			}
@@ -150,7 +156,7 @@ func (a *app) signInClient(o loginFlags, pasted *pasteboard) *mcpclient.Client {
 		c.OpenBrowser = func(ctx context.Context, address string) error {
 			if a.output == "text" {
 				a.showAddress("To sign in, open this address in a browser of this computer", address,
-					"If its last page asks you to, paste here the address at which it ends up.", pasted)
+					"If its last page asks you to, paste here the address of that page.", pasted)
 			}
 			a.tryBrowser(ctx, address)
 			return nil
@@ -159,8 +165,8 @@ func (a *app) signInClient(o loginFlags, pasted *pasteboard) *mcpclient.Client {
 	return c
 }
 
-// agrees asks the person at the terminal, if there is one, whether to sign in at the issuer that
-// the server's documents name and that does not speak for them.
+// agrees asks the person at the terminal, if there is one, whether to sign in at an issuer that the
+// authorization server's metadata states and the MCP server does not announce.
 func (a *app) agrees(ctx context.Context, tty *os.File, m *discovery.MismatchError) bool {
 	if tty == nil || a.output != "text" {
 		return false
@@ -169,7 +175,7 @@ func (a *app) agrees(ctx context.Context, tty *os.File, m *discovery.MismatchErr
 	if u, err := url.Parse(a.server); err == nil {
 		host = u.Host
 	}
-	a.note("%s names the issuer %s, which is not the one that was asked for.\nIf you go on, a token of that issuer goes to %s. Go on only if the issuer's operator\nhas told you that this is their server.", text.Quote(m.Document), text.Quote(m.Got), text.Line(host))
+	a.note("%s states the issuer %s, which is not the one that was announced.\nIf you go on, a token of that issuer goes to %s. Go on only if the issuer's operator\nhas told you that this is their server.", text.Quote(m.Document), text.Quote(m.Got), text.Line(host))
 	answer, err := a.ask(ctx, tty, "Sign in there? [y/N] ")
 	answer = strings.ToLower(strings.TrimSpace(answer))
 	return err == nil && (answer == "y" || answer == "yes")
@@ -215,7 +221,7 @@ func (a *app) readSecret(ctx context.Context, name string) (tokenstore.Secret, e
 	}
 	trimmed := strings.TrimSpace(secret.Reveal())
 	if trimmed == "" {
-		return tokenstore.Secret{}, &usageError{errors.New("--client-secret-file: it is empty")}
+		return tokenstore.Secret{}, &usageError{errors.New("--client-secret-file: the file is empty")}
 	}
 	return tokenstore.NewSecret(trimmed), nil
 }

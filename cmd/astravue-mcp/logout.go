@@ -14,15 +14,15 @@ func (a *app) logoutCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "logout",
 		Short: "Sign out: revoke the tokens and forget them",
-		Long: `Sign out: revoke the tokens at the server, where it offers that, and forget
-them in any case.
+		Long: `Sign out: revoke the tokens at the server, if it offers that, and forget them
+in any case.
 
 With --output json:
   {"revocation":"revoked|not offered|failed|not needed", "error":"…",
    "access_token_until":"…", "other_processes_seconds":60}
-error is there if revocation failed, access_token_until where a server that
-checks only a token's signature may still take it. Without a session the exit
-status is 3.`,
+error is there if the revocation failed. access_token_until is there if a server
+that checks only the token's signature may accept the access token until then.
+If there was no session, the exit status is 3.`,
 		Args: takes(0, 0),
 		RunE: a.bounded(func(ctx context.Context, _ []string) error {
 			res, err := a.newClient().Logout(ctx)
@@ -66,11 +66,11 @@ func (a *app) printLogout(res *mcpclient.LogoutResult) error {
 	case mcpclient.RevocationMissing:
 		a.stdout.line("Signed out: the tokens are forgotten here. The server does not offer to revoke them.")
 	case mcpclient.RevocationFailed:
-		a.stdout.line("Signed out: the tokens are forgotten here. The server could not be made to revoke them.")
+		a.stdout.line("Signed out: the tokens are forgotten here. The server did not revoke them.")
 		a.stderr.sentence("astravue-mcp: %v", res.Err)
 	}
 	if now := clock.Now(); res.AccessUntil.After(now) {
-		a.stdout.line("A server that checks only its signature may take the access token until %s.", day(res.AccessUntil, now))
+		a.stdout.line("A server that checks only its signature may accept the access token until %s.", day(res.AccessUntil, now))
 	}
 	a.stdout.line("Other programs that use this session notice within %s.", span(res.Elsewhere))
 	return nil

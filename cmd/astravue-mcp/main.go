@@ -65,39 +65,43 @@ type app struct {
 	asking sync.WaitGroup    // passphrase prompts
 }
 
-const about = `astravue-mcp connects to Astravue MCP, or to any other MCP server that asks for
-an OAuth sign-in, from a terminal, a script or an agent.
+const about = `astravue-mcp connects a terminal, a script or an agent to Astravue MCP, or to
+any other MCP server that asks for an OAuth sign-in.
 
   astravue-mcp demo        see the whole flow, without an account
-  astravue-mcp login       sign in, once; a browser opens
-  astravue-mcp tools       what the server can do
-  astravue-mcp call TOOL   do it
+  astravue-mcp login       sign in once, in a browser
+  astravue-mcp tools       list what the server can do
+  astravue-mcp call TOOL   call one of its tools
 
 Results go to standard output, everything else to standard error. Tokens are
 kept in the operating system's keychain, or with --store file in encrypted
-files, and are renewed without asking. Only login opens a browser.
+files. They are renewed without asking. Only login and demo --browser open a
+browser.
 
-Exit status: 0 success, 1 failure, 2 usage, 3 login required, 4 the tool itself
-reported an error.
+Exit status:
+  0  success
+  1  failure
+  2  wrong usage
+  3  login required
+  4  the tool itself reported an error
 
-With --output json a command writes one JSON document, and an error is one line
-on standard error:
+With --output json a command writes one JSON document. An error is one line on
+standard error:
   {"error":{"code":"login_required","step":"authcode","message":"…","hint":"…",
    "scopes":["…"]}}
-Members may be added; none is renamed or removed. step and hint may be missing;
-scopes are those to sign in for, where the server named any.
-Values of code:
+step and hint may be missing. scopes, if the server names any, are those to sign
+in for. Members may be added; none is renamed or removed. Values of code:
 ` + codes + `
 
 Environment:
   ASTRAVUE_MCP_SERVER, ASTRAVUE_MCP_ACCOUNT, ASTRAVUE_MCP_STORE
-      what --server, --account and --store default to
+      defaults of --server, --account and --store
   ASTRAVUE_MCP_PASSPHRASE_FILE
-      file with the passphrase of --store file; else the terminal is asked
+      file with the passphrase of --store file; if not set, the terminal asks
   ASTRAVUE_MCP_IDENTITY_FILE
       file with an age identity for --store file, in place of a passphrase
   BROWSER
-      program that login opens the sign-in page with`
+      program that opens the sign-in page`
 
 func (a *app) rootCommand() *cobra.Command {
 	root := &cobra.Command{
@@ -112,7 +116,7 @@ func (a *app) rootCommand() *cobra.Command {
 				return cmd.Help()
 			}
 			if like := cmd.SuggestionsFor(args[0]); len(like) > 0 {
-				return usagef("there is no command %q; like it is %s", args[0], strings.Join(like, ", "))
+				return usagef("there is no command %q; did you mean %s?", args[0], strings.Join(like, " or "))
 			}
 			return usagef("there is no command %q", args[0])
 		},
@@ -130,11 +134,11 @@ func (a *app) rootCommand() *cobra.Command {
 	root.SuggestionsMinimumDistance = 2
 	f := root.PersistentFlags()
 	f.StringVar(&a.server, "server", "", "`URL` of the MCP server ($ASTRAVUE_MCP_SERVER; default "+mcpclient.DefaultServer+")")
-	f.StringVar(&a.account, "account", "", "`NAME` for one of several accounts, of your choice ($ASTRAVUE_MCP_ACCOUNT)")
+	f.StringVar(&a.account, "account", "", "`NAME` of your choice for one of several accounts ($ASTRAVUE_MCP_ACCOUNT)")
 	f.StringVar(&a.store, "store", "", "keep tokens in `keychain|file` ($ASTRAVUE_MCP_STORE; default keychain)")
 	f.StringVarP(&a.output, "output", "o", "text", "print results and errors as `text|json`")
 	f.DurationVar(&a.timeout, "timeout", 0, "give up after `DURATION` (default 5m for login, 1m for the rest)")
-	f.BoolVar(&a.verbose, "verbose", false, "log each OAuth operation to standard error; never a secret")
+	f.BoolVar(&a.verbose, "verbose", false, "log each OAuth operation to standard error, without secrets")
 	root.AddCommand(a.demoCommand(), a.loginCommand(), a.statusCommand(), a.logoutCommand(),
 		a.toolsCommand(), a.callCommand(), a.discoverCommand(), a.sandboxCommand())
 	root.Args = takes(0, 1) // which RunE refuses, with a suggestion

@@ -26,16 +26,16 @@ func (a *app) passphrase(ctx context.Context, create bool) (tokenstore.Secret, e
 	if !create {
 		return a.askPassphrase(ctx, tty, "Passphrase of the token files: ")
 	}
-	first, err := a.askPassphrase(ctx, tty, "New passphrase, for the token files: ")
+	first, err := a.askPassphrase(ctx, tty, "New passphrase for the token files: ")
 	if err != nil {
 		return first, err
 	}
-	second, err := a.askPassphrase(ctx, tty, "The same again: ")
+	second, err := a.askPassphrase(ctx, tty, "Type it again: ")
 	if err != nil {
 		return second, err
 	}
 	if !first.Equal(second) {
-		return tokenstore.Secret{}, &passphraseError{errors.New("the two passphrases are not the same")}
+		return tokenstore.Secret{}, &passphraseError{errors.New("the two passphrases differ")}
 	}
 	return first, nil
 }

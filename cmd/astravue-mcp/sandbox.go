@@ -15,26 +15,26 @@ func (a *app) sandboxCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "sandbox",
 		Short: "Run a local Astravue to try things with",
-		Long: `Run a local Astravue to try things with, until it is interrupted: an
+		Long: `Run a local Astravue to try things with, until you interrupt it: an
 authorization server with sign-in and consent pages, and an MCP server with a
-workspace behind it. It listens on loopback and keeps nothing.
+workspace behind it. It listens on loopback only and keeps nothing.
 
 With --output json it prints, when it is ready:
   {"server":"…", "issuer":"…", "api":"…", "client_id":"…", "client_secret":"…",
    "accounts":[{"user":"…", "password":"…", "role":"…"}]}
-where the client is a confidential app that is registered already.`,
+The client is a confidential app that is registered already.`,
 		Args: takes(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.IssuerHost != "api" && o.IssuerHost != "auth" {
 				return usagef("--issuer-host is %q, not api or auth", o.IssuerHost)
 			}
 			if o.AccessTTL <= 0 || o.RefreshTTL <= 0 {
-				return usagef("a token's life must be longer than 0")
+				return usagef("--access-ttl and --refresh-ttl must be longer than 0")
 			}
 			o.Logger = a.logger()
 			srv, err := sandbox.Start(o)
 			if taken := new(net.OpError); err != nil && !errors.As(err, &taken) {
-				return &usageError{err} // what was not to its liking is in the options
+				return &usageError{err} // all that can be wrong but the network is in the options
 			}
 			if err != nil {
 				return err
@@ -47,11 +47,11 @@ where the client is a confidential app that is registered already.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.Listen, "listen", "127.0.0.1:0", "loopback `ADDRESS` of the MCP server; port 0 is any")
-	f.DurationVar(&o.AccessTTL, "access-ttl", 30*time.Minute, "`LIFE` of access tokens")
-	f.DurationVar(&o.RefreshTTL, "refresh-ttl", 24*time.Hour, "`LIFE` of refresh tokens")
-	f.StringVar(&o.IssuerHost, "issuer-host", "auth", "host that the issuer is on: `api|auth`")
-	f.BoolVar(&o.AutoApprove, "auto-approve", false, "sign in and approve without showing a page")
+	f.StringVar(&o.Listen, "listen", "127.0.0.1:0", "loopback `ADDRESS` of the MCP server; port 0 means any")
+	f.DurationVar(&o.AccessTTL, "access-ttl", 30*time.Minute, "access tokens live for `DURATION`")
+	f.DurationVar(&o.RefreshTTL, "refresh-ttl", 24*time.Hour, "refresh tokens live for `DURATION`")
+	f.StringVar(&o.IssuerHost, "issuer-host", "auth", "put the issuer on the host `api|auth`")
+	f.BoolVar(&o.AutoApprove, "auto-approve", false, "approve every sign-in without showing a page")
 	return cmd
 }
 
@@ -81,7 +81,7 @@ func (a *app) printSandbox(srv *sandbox.Server) error {
 	for _, u := range srv.Accounts() {
 		a.stdout.line("  %-8s %-8s password %s", u.User, u.Role, u.Password)
 	}
-	a.stdout.line("An app with a secret, as made by hand:\n  --client-id %s, secret %s", id, secret)
+	a.stdout.line("An app that is registered already:\n  --client-id %s, with the secret %s", id, secret)
 	a.note("Interrupt to end it. It keeps nothing.")
 	return nil
 }

@@ -68,7 +68,7 @@ func toolArguments(t *mcp.Tool) (properties map[string]property, required []stri
 // parse reads what is given as the property's type. Without one, it is text.
 func (p property) parse(given string) (any, error) {
 	if len(p.Enum) > 0 && !slices.ContainsFunc(p.Enum, func(e any) bool { return fmt.Sprint(e) == given }) {
-		return nil, fmt.Errorf("%q is none of %s", given, text.Short(fmt.Sprint(p.Enum)))
+		return nil, fmt.Errorf("%q is not one of %s", given, text.Short(fmt.Sprint(p.Enum)))
 	}
 	if p.is("integer") {
 		if n, err := strconv.ParseInt(given, 10, 64); err == nil {
@@ -103,5 +103,5 @@ func (p property) parse(given string) (any, error) {
 	if p.is("string") || p.Type == nil {
 		return given, nil
 	}
-	return nil, fmt.Errorf("%q is no %s", given, text.Short(p.typeName()))
+	return nil, fmt.Errorf("%q is not of type %s", given, text.Short(p.typeName()))
 }

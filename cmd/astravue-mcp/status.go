@@ -15,16 +15,16 @@ import (
 func (a *app) statusCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "status",
-		Short: "Show the session: who, where, how long",
-		Long: `Show the session: who, where, how long. Nothing is sent.
+		Short: "Show where you are signed in, and until when",
+		Long: `Show where you are signed in, and until when. Nothing is sent.
 
 With --output json:
   {"server":"…", "account":"…", "signed_in":true, "issuer":"…",
    "issuer_unlisted":false, "client_id":"…", "resource":"…", "scopes":["…"],
    "obtained_at":"…", "access_expires_at":"…", "refreshable":true,
    "refresh_expires_at":"…", "refresh_expires":"at|never|unknown"}
-Members that are not known are left out. issuer_unlisted is true where login
---issuer named the issuer and the server does not. Without a session the exit
+Members that are not known are left out. issuer_unlisted is true if you named
+the issuer and the server does not announce it. If there is no session, the exit
 status is 3.`,
 		Args: takes(0, 0),
 		RunE: a.bounded(func(ctx context.Context, _ []string) error {
@@ -100,7 +100,7 @@ func (a *app) printStatus(st *mcpclient.Status) error {
 	row("Scopes", orNone(strings.Join(st.ScopesGranted, " ")))
 	switch {
 	case st.AccessExpiresAt.IsZero():
-		row("Access token", "for an unknown time")
+		row("Access token", "valid for an unknown time")
 	case now.Before(st.AccessExpiresAt):
 		row("Access token", "until "+day(st.AccessExpiresAt, now))
 	default:
@@ -114,13 +114,13 @@ func (a *app) printStatus(st *mcpclient.Status) error {
 	case refresh == "at":
 		row("Session", "until "+day(st.RefreshExpiresAt, now)+" if not used")
 	default:
-		row("Session", "renewed for as long as the server allows")
+		row("Session", "renewed as long as the server allows")
 	}
 	return t.print()
 }
 
-// unlisted is said of an issuer that a person named.
-const unlisted = "which you named and the server does not; it may refuse its tokens"
+// unlisted is printed below an issuer that a person named and the server does not announce.
+const unlisted = "you named this issuer and the server does not; it may refuse the tokens"
 
 func orNone(s string) string {
 	if s == "" {

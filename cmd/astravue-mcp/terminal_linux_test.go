@@ -150,7 +150,7 @@ func TestTerminalPassphrase(t *testing.T) {
 	srv, home := startSandbox(t), t.TempDir()
 	env := []string{"ASTRAVUE_MCP_SERVER=" + srv.URL(), "BROWSER=browser approve olivia"}
 	x := newTerminal(t, home, env, "login")
-	for _, prompt := range []string{"New passphrase, .*: ", "The same again: "} {
+	for _, prompt := range []string{"New passphrase .*: ", "Type it again: "} {
 		x.see(prompt)
 		x.hidden()
 		x.send("correct horse\n")
@@ -192,7 +192,7 @@ func TestTerminalPaste(t *testing.T) {
 		x.hidden()
 		x.send("correct horse\n")
 		if client == "" {
-			x.see("The same again: ")
+			x.see("Type it again: ")
 			x.hidden()
 			x.send("correct horse\n")
 		}
@@ -273,6 +273,6 @@ func TestTerminalIssuer(t *testing.T) {
 	x.see("a token of that issuer goes to " + regexp.QuoteMeta(strings.TrimPrefix(srv.APIURL(), "http://")))
 	x.send("y\n")
 	x.see("Signed in")
-	x.see("which you named and the server does not")
+	x.see("you named this issuer and the server does not")
 	x.ends(0)
 }

@@ -22,11 +22,11 @@ func (a *app) toolsCommand() *cobra.Command {
 		Short: "List the server's tools, or show what one of them takes",
 		Long: `List the server's tools, or show what one of them takes.
 
-With --output json the list is an array of tools, and TOOL one of them, as the
-Model Context Protocol describes them:
+With --output json it prints an array of tools, or with TOOL that tool, with the
+members of the Model Context Protocol:
   {"name":"…", "title":"…", "description":"…", "inputSchema":{…},
    "outputSchema":{…}, "annotations":{…}, "icons":[…], "_meta":{…}}
-What the server does not state is left out.`,
+Members that the server does not state are left out.`,
 		Args: takes(0, 1),
 		RunE: a.bounded(func(ctx context.Context, args []string) error {
 			return a.withTools(ctx, func(_ context.Context, _ *mcp.ClientSession, tools []*mcp.Tool) error {
@@ -107,12 +107,12 @@ func findTool(tools []*mcp.Tool, name string) (*mcp.Tool, error) {
 		}
 	}
 	if len(like) > 0 {
-		return nil, &toolError{"", fmt.Errorf("the server has no tool %q; like it are %s", name, strings.Join(like, ", "))}
+		return nil, &toolError{"", fmt.Errorf("the server has no tool %q; did you mean %s?", name, strings.Join(like, " or "))}
 	}
 	return nil, &toolError{"", fmt.Errorf("the server has no tool %q", name)}
 }
 
-// toolKind says what a tool may do, as far as it says so itself.
+// toolKind says what a tool may do, by the hints that the server gives, which may be wrong.
 func toolKind(t *mcp.Tool) string {
 	switch h := t.Annotations; {
 	case h == nil:
@@ -130,7 +130,8 @@ func firstLine(s string) string {
 	return s
 }
 
-// quoteName returns a server's name for something as it stands in a sentence: by itself, or quoted.
+// quoteName returns a server's name for something, to stand in a sentence: quoted if it could be
+// taken for more than a name.
 func quoteName(s string) string {
 	if arg, harmless := shellSafe(s); harmless && arg == s {
 		return s
@@ -147,8 +148,8 @@ func (a *app) printTool(t *mcp.Tool) error {
 		a.stdout.body(indent, d)
 	}
 	if k := toolKind(t); k != "" {
-		a.stdout.line("It calls itself %s.", map[string]string{
-			"read-only": "read-only", "destructive": "destructive", "changes": "one that changes things and destroys none",
+		a.stdout.line("By its own description it %s.", map[string]string{
+			"read-only": "only reads", "destructive": "may destroy things", "changes": "changes things and destroys none",
 		}[k])
 	}
 	properties, required := toolArguments(t)

@@ -192,118 +192,117 @@ func (a *app) explain(command string, err error) (code string, status int, hint 
 	case errors.As(err, &ended) && ended.timedOut() == nil:
 		return "interrupted", exitFailure, ""
 	case errors.As(err, &file) && errors.Is(err, tokenstore.ErrExposed):
-		return "exposed", exitFailure, "It was not used." + mend(" To put that right: ", file)
+		return "exposed", exitFailure, "The file was not used." + mend(" To put that right: ", file)
 	case errors.As(err, &tool):
-		list := "tools"
 		if _, harmless := shellSafe(tool.tool); harmless && tool.tool != "" {
-			list += " " + tool.tool
+			return "usage", exitUsage, "To see its arguments: " + a.commandLine("tools "+tool.tool)
 		}
-		return "usage", exitUsage, "To see what there is: " + a.commandLine(list)
+		return "usage", exitUsage, "To see all tools: " + a.commandLine("tools")
 	case errors.As(err, &usage):
-		return "usage", exitUsage, "To see what it takes: " + command + " --help"
+		return "usage", exitUsage, "To see its arguments and flags: " + command + " --help"
 	case errors.Is(err, mcpclient.ErrServerAddress):
 		return "usage", exitUsage, "Give the address of the MCP endpoint, with https:// and its path: --server " + mcpclient.DefaultServer
 	case errors.As(err, &forbidden) && errors.Is(err, mcpclient.ErrLoginRequired):
 		scopes, harmless := shellSafe(strings.Join(forbidden.SignInFor, " "))
 		if !harmless {
-			return "login_required", exitLogin, "Sign in for the scopes that the server asks for. A shell could act on them, so only --output json shows them."
+			return "login_required", exitLogin, "Sign in with --scope. The scopes that the server asks for hold characters that a shell acts on, so only --output json shows them."
 		}
 		return "login_required", exitLogin, "Sign in for these scopes: " + a.commandLine("login") + " --scope " + scopes
 	case errors.Is(err, mcpclient.ErrLoginRequired):
 		return "login_required", exitLogin, "Sign in: " + a.commandLine("login")
 	case errors.As(err, &token) && token.Named != "":
-		return "token_refused", exitFailure, "If the operator of the pinned issuer confirms that the server has moved, sign in where it says: " + a.commandLine("login")
+		return "token_refused", exitFailure, "Ask the operator of your issuer whether the server has moved to another one. If so, sign in there: " + a.commandLine("login")
 	case errors.As(err, &token):
-		return "token_refused", exitFailure, "Signing in again would not help. Compare this computer's clock with the server's, and ask the server's administrator for which audience its tokens must be."
+		return "token_refused", exitFailure, "Signing in again would not help. Compare this computer's clock with the server's, and ask the server's administrator which audience its tokens need."
 	case errors.As(err, &forbidden):
-		return "forbidden", exitFailure, "Your role in the workspace does not allow this; ask an owner or admin of it."
+		return "forbidden", exitFailure, "Your role in the workspace does not allow this. Ask one of its owners or admins."
 	case errors.As(err, &denied) && denied.Denied():
 		return "denied", exitFailure, "Access was not approved. To try again: " + a.commandLine("login")
 	case errors.As(err, &denied):
-		return "authorization_failed", exitFailure, "The server would not sign you in. If it names scopes, try other ones: " + a.commandLine("login") + " --scope \"…\""
+		return "authorization_failed", exitFailure, "The server refused to sign you in. If its answer names scopes, ask for other ones: " + a.commandLine("login") + " --scope \"…\""
 	case errors.As(err, &issuer):
-		return "issuer_mismatch", exitFailure, "The answer came from another authorization server than the one asked; nothing of it was used. If it happens again, tell the server's administrator."
+		return "issuer_mismatch", exitFailure, "The answer came from another authorization server than the one that was asked. It was not used. If that happens again, tell the server's administrator."
 	case errors.As(err, &mismatch):
 		switch {
 		case mismatch.Field == "issuer" && a.issuer != "":
-			return "metadata_mismatch", exitFailure, "Check --issuer: nobody publishes metadata for it that can be used."
+			return "metadata_mismatch", exitFailure, "Check --issuer: no metadata that can be used was found for it."
 		case mismatch.Field == "issuer":
-			// No command is made of what the server says: whoever types it would take that for ours.
-			return "metadata_mismatch", exitFailure, "Its administrator has to put that right. It names " + text.Quote(mismatch.Got) + "; if the operator of that issuer confirms that this is their server, give its address: " +
+			// The server's issuer is not put into the command: a person who copies that would take it for our advice.
+			return "metadata_mismatch", exitFailure, "The server's administrator has to put that right. The metadata states " + text.Quote(mismatch.Got) + ". If the operator of that issuer confirms that this is their server, name the issuer: " +
 				a.commandLine("login") + " --issuer URL. A token of that issuer then goes to this server."
 		}
-		return "metadata_mismatch", exitFailure, "Check the address, the path and a slash at its end included; it must be the one that the server calls its own."
+		return "metadata_mismatch", exitFailure, "Check the address, with its path and a slash at its end. It must be the address that the server states."
 	case errors.Is(err, discovery.ErrNoPKCE):
-		return "no_pkce", exitFailure, "Signing in there would not be safe. Its administrator has to switch on PKCE with S256."
+		return "no_pkce", exitFailure, "Signing in there would not be safe. The server's administrator has to switch on PKCE with S256."
 	case errors.Is(err, discovery.ErrForeignEndpoint):
-		return "unsafe_address", exitFailure, "Nothing was sent there. Only what is published at the issuer's own address may name another one; ask its operator."
+		return "unsafe_address", exitFailure, "Nothing was sent there. Only metadata at the issuer's own address may name another one. Ask the issuer's operator."
 	case errors.As(err, &address), errors.As(err, &parameter):
 		return "unsafe_address", exitFailure, "Nothing was sent there. Tell the server's administrator."
 	case errors.Is(err, mcpclient.ErrNoSignIn):
-		return "no_sign_in", exitFailure, "Check the address. If it is right, use it without signing in: " + a.commandLine("tools")
+		return "no_sign_in", exitFailure, "Check the address. If it is right, the server needs no sign-in: " + a.commandLine("tools")
 	case errors.As(err, &missing):
-		return "not_found", exitFailure, "Check the address and your connection; " + a.commandLine("discover") + " shows what is found there."
+		return "not_found", exitFailure, "Check the address and your connection. To see what is found there: " + a.commandLine("discover")
 	case errors.Is(err, mcpclient.ErrNoRegistration):
-		return "no_client_id", exitFailure, "Make an app in Astravue (Settings → Apps → Create App) and sign in with its ID: " + a.commandLine("login") + " --client-id ID"
+		return "no_client_id", exitFailure, "Create an app in Astravue (Settings → Apps → Create App) and sign in with its ID: " + a.commandLine("login") + " --client-id ID"
 	case errors.As(err, &refused), errors.As(err, &redirects):
 		return "registration_refused", exitFailure, "Ask the server's administrator to let this client register, or sign in with a client ID of your own (in Astravue: Settings → Apps → Create App): " + a.commandLine("login") + " --client-id ID"
 	case errors.As(err, &limit):
-		return "too_many_clients", exitFailure, "Registrations go on at " + day(limit.Until, clock.Now()) + ". To sign in now, make a client by hand at the authorization server: " + a.commandLine("login") + " --client-id ID"
+		return "too_many_clients", exitFailure, "The next registration is possible at " + day(limit.Until, clock.Now()) + ". To sign in now, create a client by hand at the authorization server: " + a.commandLine("login") + " --client-id ID"
 	case errors.As(err, &port):
 		return "port_taken", exitFailure, "Another program listens there. End it, or choose another address: " + a.commandLine("login") + " --redirect-url http://127.0.0.1/callback"
 	case errors.As(err, &client):
-		return "client_refused", exitFailure, "The server no longer takes this client ID or secret. Sign in with the right ones: " + a.commandLine("login") + " --client-id ID --client-secret-file FILE"
+		return "client_refused", exitFailure, "The server no longer accepts this client ID or secret. Sign in with the right ones: " + a.commandLine("login") + " --client-id ID --client-secret-file FILE"
 	case errors.As(err, &locked):
 		return "locked", exitFailure, "Another program is using this account's tokens. Try again when it is done; if it hangs, end it."
 	case errors.As(err, &phrase):
-		return "no_passphrase", exitFailure, "Give it at a terminal or in a file (ASTRAVUE_MCP_PASSPHRASE_FILE); a machine takes an age identity (ASTRAVUE_MCP_IDENTITY_FILE)."
+		return "no_passphrase", exitFailure, "Type it at a terminal, or put it into a file (ASTRAVUE_MCP_PASSPHRASE_FILE). Where nobody types, use an age identity (ASTRAVUE_MCP_IDENTITY_FILE)."
 	case errors.Is(err, tokenstore.ErrWrongIdentity):
 		return "wrong_passphrase", exitFailure, "Nothing was changed. Try again with the passphrase or identity that the files were made with." + mend(" If that is lost, begin anew: ", file)
 	case file != nil && errors.Is(err, tokenstore.ErrCorrupt):
 		return "store_damaged", exitFailure, "Nothing was changed." + mend(" To put that right: ", file)
 	case file != nil:
-		return "store_unavailable", exitFailure, "It was not used." + mend(" To put that right: ", file)
+		return "store_unavailable", exitFailure, "The file was not used." + mend(" To put that right: ", file)
 	case errors.Is(err, tokenstore.ErrUnavailable) && a.store == "keychain":
 		return "store_unavailable", exitFailure, "Unlock the keychain, or keep tokens in encrypted files: --store file (ASTRAVUE_MCP_STORE=file)."
 	case errors.Is(err, tokenstore.ErrUnavailable):
-		return "store_unavailable", exitFailure, "Check that the folder of the tokens can be read and written, and what ASTRAVUE_MCP_IDENTITY_FILE names, if it is set."
+		return "store_unavailable", exitFailure, "Check that the folder of the tokens can be read and written, and that ASTRAVUE_MCP_IDENTITY_FILE, if it is set, names the right file."
 	case errors.Is(err, tokenstore.ErrCorrupt):
-		return "store_damaged", exitFailure, "Sign in again, which replaces what is stored: " + a.commandLine("login")
+		return "store_damaged", exitFailure, "Sign in again to replace what is stored: " + a.commandLine("login")
 	case errors.Is(err, mcpclient.ErrNotSaved):
-		return "not_saved", exitFailure, "The tokens could not be kept. Put the store right, then: " + a.commandLine("login")
+		return "not_saved", exitFailure, "The tokens could not be stored. Mend the store, then sign in again: " + a.commandLine("login")
 	case errors.As(err, &retry):
 		return "try_again", exitFailure, fmt.Sprintf("The session is kept. Try again in %s.", span(max(retry.At.Sub(clock.Now()), time.Second)))
 	case errors.As(err, &called) && (errors.Is(err, mcpclient.ErrNoAnswer) || errors.Is(err, context.DeadlineExceeded) ||
 		errors.As(err, &answer) && answer.Status >= 500 && answer.Status != http.StatusServiceUnavailable):
-		return "no_answer", exitFailure, "The server may have carried out the call: see whether it has before you make it again."
+		return "no_answer", exitFailure, "The server may have carried out the call. Check that before you repeat it."
 	case errors.Is(err, callback.ErrOpenedTwice):
-		return "opened_twice", exitFailure, "If you have opened it in one browser only, another user of this computer was there too; nothing was kept. To try again, with an address that no program is given: " + a.commandLine("login") + " --no-browser"
+		return "opened_twice", exitFailure, "Nothing was kept. If you opened the address in one browser only, another user of this computer opened it too. To try again with an address that no program is given: " + a.commandLine("login") + " --no-browser"
 	case errors.Is(err, context.Canceled):
 		return "interrupted", exitFailure, ""
 	case step.Step == mcpclient.StepCallback && errors.Is(err, context.DeadlineExceeded):
-		return "timeout", exitFailure, "If the browser showed an error page, that names the reason. To try again: " + a.commandLine("login") + "; on another computer than the browser's, paste the address at which the browser ended up."
+		return "timeout", exitFailure, "If the browser shows an error page, the reason is there. If the browser is on another computer, paste the address of its last page when you try again: " + a.commandLine("login")
 	case errors.As(err, &exchange) && (exchange.Code == "invalid_client" || exchange.Code == "unauthorized_client"):
-		return "client_refused", exitFailure, "The server does not take this client ID or secret. Sign in with the right ones: " + a.commandLine("login") + " --client-id ID --client-secret-file FILE"
+		return "client_refused", exitFailure, "The server does not accept this client ID or secret. Sign in with the right ones: " + a.commandLine("login") + " --client-id ID --client-secret-file FILE"
 	case errors.As(err, &exchange) && exchange.Code == "not_allowed": // Keycloak's word for offline_access without its role
-		return "exchange_failed", exitFailure, "Sign in without offline_access, or ask the server's administrator for the right to it: " + a.commandLine("login")
+		return "exchange_failed", exitFailure, "Ask the server's administrator for the right to offline_access, or sign in without it: " + a.commandLine("login")
 	case errors.As(err, &exchange) && exchange.Status != 0:
 		return "exchange_failed", exitFailure, "To try again: " + a.commandLine("login")
 	case errors.As(err, &authority):
-		return "tls", exitFailure, "The server's certificate is not trusted here. Behind a company proxy, add its certificate to the system's (SSL_CERT_FILE)."
+		return "tls", exitFailure, "The server's certificate is not trusted here. If it is that of a company proxy, add the proxy's certificate to the system's (SSL_CERT_FILE)."
 	case errors.Is(err, http.ErrSchemeMismatch):
-		return "tls", exitFailure, "No TLS is spoken there. Check the address and its port."
+		return "tls", exitFailure, "The server does not speak TLS there. Check the address and its port."
 	case errors.As(err, &dns):
 		return "network", exitFailure, "Check the address and your connection."
 	case errors.Is(err, syscall.EADDRINUSE):
-		return "port_taken", exitFailure, "Another program listens there. End it, or choose another port; 0 is any."
+		return "port_taken", exitFailure, "Another program listens there. End it, or choose another port; 0 means any."
 	case isNet(err):
-		return "network", exitFailure, "Check the address, your connection and, where there is one, the proxy (HTTPS_PROXY)."
+		return "network", exitFailure, "Check the address, your connection and, if there is one, the proxy (HTTPS_PROXY)."
 	case errors.Is(err, context.DeadlineExceeded):
 		return "timeout", exitFailure, "Give it more time with --timeout."
 	case step.Step == mcpclient.StepExchange:
 		return "exchange_failed", exitFailure, "To try again: " + a.commandLine("login")
 	case errors.Is(err, io.EOF):
-		return "network", exitFailure, "The server hung up. Try again; if it stays so, check the address."
+		return "network", exitFailure, "The server closed the connection. Try again. If that does not help, check the address."
 	case step.Step == mcpclient.StepRegistration:
 		return "bad_answer", exitFailure, "Tell the server's administrator, or sign in with a client ID of your own: " + a.commandLine("login") + " --client-id ID"
 	case errors.As(err, &answer) && (answer.Status >= 500 || answer.Status == http.StatusTooManyRequests):
