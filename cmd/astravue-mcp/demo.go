@@ -23,11 +23,10 @@ func (a *app) demoCommand() *cobra.Command {
 		Short: "Show the whole flow against a local sandbox, step by step",
 		Long: `Show the whole flow against a local sandbox, step by step: discovery, PKCE,
 registration, sign-in, callback, tokens, tool calls, refresh, sign-out. It needs
-nothing but this program, and leaves nothing behind. What would be secret is
-shown as [redacted], although here it is worth nothing.
+no account and no network, and leaves nothing behind. Secrets are shown as
+[redacted], although these are worth nothing.
 
-Without --browser it fills in the sandbox's sign-in and consent pages by itself;
-with it, you do.
+Without --browser it fills in the sandbox's sign-in and consent pages itself.
 
 With --output json it prints the exchanges as an array:
   [{"step":1, "package":"discovery", "title":"…", "method":"GET", "url":"…",
@@ -42,7 +41,7 @@ With --output json it prints the exchanges as an array:
 			return a.demo(ctx, withBrowser)
 		}),
 	}
-	cmd.Flags().BoolVar(&withBrowser, "browser", false, "sign in yourself, in your browser")
+	cmd.Flags().BoolVar(&withBrowser, "browser", false, "sign in yourself, in your browser, within 5 minutes")
 	return cmd
 }
 
@@ -84,14 +83,14 @@ func (a *app) demo(ctx context.Context, withBrowser bool) error {
 	return err
 }
 
-// A demonstration tells the story.
+// A demonstration tells the story: it prints chapters, and in them the exchanges as they happen.
 type demonstration struct {
 	*app
 	srv   *sandbox.Server
 	out   *printer
 	trace *trace
-	title string // of the exchange before this one
-	brief bool   // without members
+	title string // of the last exchange; "": the next one prints its title
+	brief bool   // print no members but the method
 }
 
 func (d *demonstration) say(format string, args ...any) {
@@ -100,7 +99,7 @@ func (d *demonstration) say(format string, args ...any) {
 
 func (d *demonstration) tell(ctx context.Context, owner *mcpclient.Client, member func() *mcpclient.Client) error {
 	d.say("A sandbox Astravue runs at %s, with its sign-in pages at %s.", d.srv.APIURL(), d.srv.AuthURL())
-	d.say("This is all that happens between a new AI tool and its first call.")
+	d.say("This is everything that a new AI tool does before its first call.")
 
 	session, err := owner.Connect(ctx)
 	if err != nil {
@@ -129,7 +128,7 @@ func (d *demonstration) tell(ctx context.Context, owner *mcpclient.Client, membe
 		return err
 	}
 
-	d.chapter("31 minutes pass. The access token lives for 30, so the next call renews it first, and nobody is asked.")
+	d.chapter("31 minutes pass. The access token lives for 30, so the next call renews it first. Nobody is asked.")
 	d.srv.Advance(31 * time.Minute)
 	defer clock.Advance(31 * time.Minute)()
 	if err := d.call(ctx, session, "stop_project_task_timer", map[string]any{"task_id": task.ID}, nil); err != nil {
@@ -140,8 +139,8 @@ func (d *demonstration) tell(ctx context.Context, owner *mcpclient.Client, membe
 		return err
 	}
 
-	d.brief = true // what was seen before
-	d.chapter("A second account, Mia, is a member. A member may not create a space, and an AI tool that acts for her may not either.")
+	d.brief = true // a sign-in was shown before
+	d.chapter("A second account, Mia, is a member. A member may not create a space, and neither may an AI tool that acts for her.")
 	second := member()
 	err = func() error {
 		theirs, err := second.Connect(ctx)
@@ -151,8 +150,8 @@ func (d *demonstration) tell(ctx context.Context, owner *mcpclient.Client, membe
 		defer func() { _ = theirs.Close() }()
 		err = d.call(ctx, theirs, "create_space", map[string]any{"name": "Mine"}, nil)
 		switch {
-		case err == nil: // in a browser a person decides
-			d.say("  It was created: you are signed in as somebody who may. Mia may not.")
+		case err == nil: // with --browser a person may sign in as anybody
+			d.say("  The space was created: you signed in as somebody who may. Mia may not.")
 		case !errors.Is(err, errTool):
 			return err
 		}
@@ -175,19 +174,19 @@ func (d *demonstration) tell(ctx context.Context, owner *mcpclient.Client, membe
 	d.say("                                       have this command at hand")
 	d.say("  astravue-mcp login                   sign in to your own Astravue workspace")
 	d.say("  astravue-mcp tools                   see what it offers")
-	d.say("  astravue-mcp demo --browser          the same again, signing in yourself")
-	d.say("  astravue-mcp sandbox                 a sandbox of your own to try things with")
+	d.say("  astravue-mcp demo --browser          this demo again, but you sign in yourself")
+	d.say("  astravue-mcp sandbox                 a local Astravue to try things with")
 	d.say("  go doc github.com/astravue/mcp-client-go/mcpclient")
-	d.say("                                       embed it in a program of yours: three lines")
+	d.say("                                       embed it in your own program: three lines")
 	return nil
 }
 
 func (d *demonstration) chapter(title string) {
-	d.title = "" // the next exchange names its step again
+	d.title = ""
 	d.say("\n%s", title)
 }
 
-// call calls a tool and shows what it said; into, if not nil, gets its result.
+// call calls a tool and prints its result, which it also decodes into into, if not nil.
 func (d *demonstration) call(ctx context.Context, session *mcp.ClientSession, tool string, args map[string]any, into any) error {
 	res, err := session.CallTool(ctx, &mcp.CallToolParams{Name: tool, Arguments: args})
 	if err != nil {
@@ -211,16 +210,16 @@ func (d *demonstration) call(ctx context.Context, session *mcp.ClientSession, to
 	return remarshal(res.StructuredContent, into)
 }
 
-// stepTitles say in a line what each step is for.
+// stepTitles say what each step is for.
 var stepTitles = map[mcpclient.Step]string{
-	mcpclient.StepDiscovery:    "where does this server have people sign in?",
+	mcpclient.StepDiscovery:    "where do people sign in for this server?",
 	mcpclient.StepPKCE:         "a secret that only this program knows, and its hash",
 	mcpclient.StepRegistration: "become a client of that server",
 	mcpclient.StepAuthorize:    "send the user to the sign-in page",
-	mcpclient.StepCallback:     "the browser came back, to a port that was open for this moment",
-	mcpclient.StepExchange:     "the code for tokens, which go into the store",
-	mcpclient.StepConnect:      "the token on every request",
-	mcpclient.StepRefresh:      "a new pair of tokens for the old one, which is dead from now on",
+	mcpclient.StepCallback:     "the browser comes back, to a port that is open for this sign-in only",
+	mcpclient.StepExchange:     "exchange the code for tokens, and store them",
+	mcpclient.StepConnect:      "send the token with every request",
+	mcpclient.StepRefresh:      "exchange the refresh token for new tokens; it can be used only once",
 }
 
 // exchange prints one exchange as it happens.
@@ -242,6 +241,6 @@ func (d *demonstration) members(m map[string]any) {
 		if d.brief && name != "method" && name != "name" {
 			continue
 		}
-		d.say("       %s: %s", name, m[name])
+		d.say("       %s: %v", name, m[name])
 	}
 }

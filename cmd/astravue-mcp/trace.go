@@ -152,7 +152,7 @@ func (t *trace) step(req *http.Request, body []byte, e *exchange) mcpclient.Step
 	switch {
 	case req.Method == http.MethodGet && req.URL.Query().Has("client_id"):
 		e.Sent = redact(values(req.URL.Query()))
-		e.Title = "is the client of last time still one?"
+		e.Title = "is the client of the last sign-in still registered?"
 		return mcpclient.StepRegistration
 	case req.Method == http.MethodGet:
 		return mcpclient.StepDiscovery
@@ -168,7 +168,7 @@ func (t *trace) step(req *http.Request, body []byte, e *exchange) mcpclient.Step
 		}})
 		return mcpclient.StepExchange
 	}
-	e.Title = "the tokens back to the server"
+	e.Title = "revoke the tokens"
 	return mcpclient.StepConnect
 }
 
