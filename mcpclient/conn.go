@@ -21,12 +21,6 @@ import (
 	"github.com/astravue/mcp-client-go/internal/text"
 )
 
-const (
-	sessionHeader     = "Mcp-Session-Id"
-	versionHeader     = "Mcp-Protocol-Version"
-	lastEventIDHeader = "Last-Event-Id"
-)
-
 // conn is the transport under one session of the SDK. The SDK ends its session
 // for good when it meets an answer that it cannot take. So conn hands over
 // answers that the SDK can take, and returns an error of the one request
@@ -36,7 +30,8 @@ const (
 // have nothing to do with each other, and no part is locked while a request is
 // under way.
 type conn struct {
-	*state
+	*settings
+	auth   *authorizer
 	bounds bounds
 
 	attempt attempt
@@ -48,9 +43,9 @@ type conn struct {
 	owed    owed
 }
 
-func newConn(s *state) *conn {
-	s.forgive()
-	c := &conn{state: s, bounds: bounds{most: s.maxAnswer, asksUser: s.mcp != nil && s.mcp.ElicitationHandler != nil}}
+func newConn(a *authorizer) *conn {
+	a.signIns.forgive()
+	c := &conn{settings: a.settings, auth: a, bounds: bounds{most: a.maxAnswer, asksUser: a.mcp != nil && a.mcp.ElicitationHandler != nil}}
 	c.session.reviving = make(chan struct{}, 1)
 	return c
 }
@@ -67,7 +62,7 @@ func (c *conn) connected(err error) error {
 
 // RoundTrip sends req for the SDK. It implements [http.RoundTripper].
 func (c *conn) RoundTrip(req *http.Request) (*http.Response, error) {
-	if !c.owns(req) {
+	if !c.auth.owns(req) {
 		return c.rt.RoundTrip(req) // a redirect that the SDK's client did not follow by itself
 	}
 	switch req.Method {
@@ -92,7 +87,7 @@ func (c *conn) RoundTrip(req *http.Request) (*http.Response, error) {
 // then ends the session.
 func (c *conn) followed(req *http.Request, asked *call, may mayAsk, latch *latch) (*http.Response, error) {
 	for n := 0; ; n++ {
-		resp, err := c.authorized(req, asked, may, latch)
+		resp, err := c.auth.authorized(req, asked, may, latch)
 		if err != nil || n == mostRedirects || resp.StatusCode != http.StatusTemporaryRedirect && resp.StatusCode != http.StatusPermanentRedirect {
 			return resp, err
 		}
@@ -357,7 +352,7 @@ func (c *conn) rpcError(resp *http.Response) error {
 	if !ok || r.Error == nil {
 		return nil
 	}
-	mine := c.withoutToken(r, resp)
+	mine := c.auth.withoutToken(r, resp)
 	if mine != r {
 		if body, err = jsonrpc.EncodeMessage(mine); err != nil {
 			return nil
@@ -373,7 +368,7 @@ func (c *conn) answer(req *http.Request, asked call, resp *http.Response) (*http
 	mediaType := mediaTypeOf(resp)
 	wrong := func(err error) error {
 		return &AnswerError{
-			Status: resp.StatusCode, ContentType: text.Without(mediaType, c.sentWith(resp)...), RetryAfter: oauthhttp.RetryAfter(resp.Header), Err: err,
+			Status: resp.StatusCode, ContentType: text.Without(mediaType, c.auth.sentWith(resp)...), RetryAfter: oauthhttp.RetryAfter(resp.Header), Err: err,
 		}
 	}
 	switch {
@@ -427,7 +422,7 @@ func (c *conn) whole(resp *http.Response, body []byte, asked call) ([]byte, erro
 	if err != nil {
 		return nil, err
 	}
-	r := c.withoutToken(given, resp)
+	r := c.auth.withoutToken(given, resp)
 	if r.ID != asked.id {
 		return nil, r.Error // the server could not make out the ID
 	}
@@ -609,7 +604,7 @@ func (c *conn) handshake(ctx context.Context, initialize *message, asked call) (
 			return err
 		}
 		if r.Error != nil {
-			return c.withoutToken(r, resp).Error
+			return c.auth.withoutToken(r, resp).Error
 		}
 		var result struct {
 			Version string `json:"protocolVersion"`

@@ -12,28 +12,30 @@ import (
 	"github.com/astravue/mcp-client-go/internal/text"
 )
 
-// sentWith returns the tokens that an error of the server may not show: the one that the request
-// of resp carried and, where the transport does not say which that was, the one that is held.
-func (s *state) sentWith(resp *http.Response) (tokens []string) {
+// sentWith returns the token that the request of resp carried, for an error of
+// the server not to show it. A transport may not say which request that was: the
+// token is then the one that is held.
+func (a *authorizer) sentWith(resp *http.Response) (tokens []string) {
 	if resp.Request != nil {
 		if token, ok := strings.CutPrefix(resp.Request.Header.Get("Authorization"), "Bearer "); ok {
 			return []string{token}
 		}
 	}
-	if held := s.source.Held(); held != nil {
+	if held := a.source.Held(); held != nil {
 		tokens = append(tokens, held.Token.Reveal())
 	}
 	return tokens
 }
 
-// withoutToken returns r, a message in resp, or a copy of it whose error does not show the token
-// that was sent for it. A result is the user's own data, and stays as it is.
-func (s *state) withoutToken(r *jsonrpc.Response, resp *http.Response) *jsonrpc.Response {
+// withoutToken returns r, a message in resp, or a copy of it whose error does not
+// show the token that was sent for it. A result is the user's own data, and stays
+// as it is.
+func (a *authorizer) withoutToken(r *jsonrpc.Response, resp *http.Response) *jsonrpc.Response {
 	wire := new(jsonrpc.Error)
 	if r.Error == nil || !errors.As(r.Error, &wire) {
 		return r
 	}
-	tokens := s.sentWith(resp)
+	tokens := a.sentWith(resp)
 	mine := &jsonrpc.Error{Code: wire.Code, Message: text.Redact(wire.Message, tokens...), Data: redactData(wire.Data, tokens)}
 	if mine.Message == wire.Message && bytes.Equal(mine.Data, wire.Data) {
 		return r
@@ -41,7 +43,9 @@ func (s *state) withoutToken(r *jsonrpc.Response, resp *http.Response) *jsonrpc.
 	return &jsonrpc.Response{ID: r.ID, Result: r.Result, Error: mine}
 }
 
-// redactData returns data, the JSON of an error, without the tokens in its strings and names.
+// redactData returns data, the JSON of an error, without the tokens in its
+// strings and names. It returns nil if that leaves a token there, one that is
+// spread over several strings for example.
 func redactData(data json.RawMessage, tokens []string) json.RawMessage {
 	if whole := text.Redact(string(data), tokens...); whole == string(data) {
 		return data
@@ -53,7 +57,7 @@ func redactData(data json.RawMessage, tokens []string) json.RawMessage {
 		return nil
 	}
 	redacted, err := json.Marshal(redactValue(v, tokens))
-	if err != nil || text.Redact(string(redacted), tokens...) != string(redacted) { // in parts
+	if err != nil || text.Redact(string(redacted), tokens...) != string(redacted) {
 		return nil
 	}
 	return redacted

@@ -3,16 +3,16 @@ package mcpclient
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
-	"fmt"
+	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
 	"unicode"
 
 	"github.com/astravue/mcp-client-go/authcode"
+	"github.com/astravue/mcp-client-go/callback"
 	"github.com/astravue/mcp-client-go/dcr"
 	"github.com/astravue/mcp-client-go/discovery"
 	"github.com/astravue/mcp-client-go/internal/clock"
@@ -21,89 +21,224 @@ import (
 	"github.com/astravue/mcp-client-go/tokenstore"
 )
 
-// A server names its authorization server itself. A hostile one names that of
-// an honest one, to be given a token that is good there. So the servers of each
-// origin have a client of their own, whose name says which they are, and where
-// a client serves more of them the user is asked for consent each time.
+// A server names its authorization server itself. A hostile server can name the
+// one of an honest server, to be given a token that is good there. So the servers
+// of each origin have a client of their own, whose name says which servers they
+// are. A client that serves other servers too has the user asked for consent, see
+// consent.go.
+
+const defaultRedirect = callback.DefaultRedirectURI
 
 const (
-	// mostRegistrations is how many clients are registered at an issuer by way
-	// of a store within countedFor. A server is one, for all its users, and who
-	// is led to hundreds of hostile ones does not fill a realm of Keycloak,
-	// which takes 200.
-	mostRegistrations = 10
-	countedFor        = 24 * time.Hour
-
-	// refusalLasts is how long it is remembered that a request was refused with
-	// prompt=consent.
-	refusalLasts = 24 * time.Hour
-
 	mostName = 64 // characters of a client_name
 	leastApp = 16 // of which so many are the application's, if it has them
 )
 
-// A RegistrationLimitError says that ten clients were registered at an
-// authorization server within a day, by all programs that share the store. More
-// are not: a client made by hand ([Registration.ClientID]) needs none.
-type RegistrationLimitError struct {
-	Issuer string
-	Until  time.Time // when registrations go on
+// oauthClient is the client that signs in, and where its user is sent back to.
+type oauthClient struct {
+	auth         authcode.ClientAuth
+	registration tokenstore.Key // "" unless the client was registered dynamically
+	redirect     string
+	listener     *callback.Listener // nil for a web application
+	reused       bool               // it was registered on an earlier day
+	shared       bool               // it serves other servers too
+
+	consent bool   // the user is to be asked for consent in any case
+	request string // with consent: what the request is known by, see [flow.askFirst]
 }
 
-func (e *RegistrationLimitError) Error() string {
-	return fmt.Sprintf("%d clients were registered at %s within a day, and no more will be before %s", mostRegistrations, text.Quote(e.Issuer), e.Until.UTC().Format(time.RFC3339))
+// loopbackClient takes step 3, in the specification's order: a client registered
+// beforehand, a client-ID metadata document, dynamic registration. It returns
+// with a listener at the callback address: that has to be free before it is
+// registered.
+func (f *flow) loopbackClient(ctx context.Context, cfg *discovery.Configuration, opts *LoginOptions) (*oauthClient, error) {
+	redirect := cmp.Or(f.registration.RedirectURL, defaultRedirect)
+	if u, err := url.Parse(redirect); err == nil && u.Scheme == "https" {
+		return nil, at(StepCallback, errors.New("Registration.RedirectURL is a web application's, which signs in with BeginLogin and FinishLogin"))
+	}
+	if auth, ok := f.unregistered(cfg); ok {
+		l, err := f.listen(ctx, redirect, opts)
+		if err != nil {
+			return nil, err
+		}
+		return &oauthClient{auth: auth, listener: l, redirect: l.RedirectURI(), shared: true}, nil
+	}
+	cl := &oauthClient{registration: f.registrationKey(cfg.Issuer, redirect)}
+	r, err := f.registered(ctx, cfg, cl.registration, func(old *tokenstore.Registration) ([]string, error) {
+		if old != nil {
+			l, err := f.listen(ctx, old.RedirectURI, opts)
+			if errors.As(err, new(*callback.PortError)) && old.RedirectURI != redirect && slices.Contains(old.RedirectURIs, redirect) {
+				// The registered port is taken. The address without a port was
+				// registered too, and matches any port (RFC 8252 §7.3).
+				l, err = f.listen(ctx, redirect, opts)
+			}
+			if err == nil {
+				cl.listener, cl.reused = l, true
+				return nil, nil
+			}
+		}
+		l, err := f.listen(ctx, redirect, opts)
+		if err != nil {
+			return nil, err
+		}
+		cl.listener = l
+		if live := l.RedirectURI(); live != redirect {
+			// Not all servers let the port vary: this one is registered with it.
+			return []string{redirect, live}, nil
+		}
+		return []string{redirect}, nil
+	})
+	if err != nil {
+		if cl.listener != nil {
+			_ = cl.listener.Close()
+		}
+		return nil, at(StepRegistration, err)
+	}
+	cl.auth = authcode.ClientAuth{ID: r.ClientID, Secret: r.ClientSecret, Method: r.AuthMethod}
+	cl.redirect, cl.shared = cl.listener.RedirectURI(), r.Server != f.serverURL
+	return cl, nil
+}
+
+// webClient takes step 3 for a web application whose callback address is redirect.
+func (f *flow) webClient(ctx context.Context, cfg *discovery.Configuration, redirect string) (*oauthClient, error) {
+	cl := &oauthClient{redirect: redirect}
+	if cl.auth, cl.shared = f.unregistered(cfg); cl.shared {
+		return cl, nil
+	}
+	cl.registration = f.registrationKey(cfg.Issuer, redirect)
+	r, err := f.registered(ctx, cfg, cl.registration, func(old *tokenstore.Registration) ([]string, error) {
+		if cl.reused = old != nil && slices.Contains(old.RedirectURIs, redirect); cl.reused {
+			return nil, nil
+		}
+		return []string{redirect}, nil
+	})
+	if err != nil {
+		return nil, at(StepRegistration, err)
+	}
+	cl.auth, cl.shared = authcode.ClientAuth{ID: r.ClientID, Secret: r.ClientSecret, Method: r.AuthMethod}, r.Server != f.serverURL
+	return cl, nil
+}
+
+// unregistered returns the client that needs no registration, if there is one.
+func (f *flow) unregistered(cfg *discovery.Configuration) (authcode.ClientAuth, bool) {
+	r := f.registration
+	switch {
+	case r.ClientID != "":
+		return authcode.ClientAuth{ID: r.ClientID, Secret: r.ClientSecret, Method: authMethod(r, cfg)}, true
+	case r.ClientMetadataURL != "" && cfg.AuthorizationServer.ClientIDMetadataDocumentSupported:
+		return authcode.ClientAuth{ID: r.ClientMetadataURL, Method: oauthhttp.AuthNone}, true
+	}
+	return authcode.ClientAuth{}, false
+}
+
+func authMethod(r Registration, cfg *discovery.Configuration) string {
+	methods := cfg.AuthorizationServer.TokenEndpointAuthMethodsSupported
+	switch {
+	case r.AuthMethod != "":
+		return r.AuthMethod
+	case r.ClientSecret.IsZero():
+		return oauthhttp.AuthNone
+	case slices.Contains(methods, oauthhttp.AuthBasic) && !slices.Contains(methods, oauthhttp.AuthPost):
+		return oauthhttp.AuthBasic
+	}
+	return oauthhttp.AuthPost
+}
+
+func (f *flow) listen(ctx context.Context, redirect string, opts *LoginOptions) (*callback.Listener, error) {
+	c := callback.Config{RedirectURI: redirect, Name: f.name, Server: f.server.Hostname(), AnyBrowser: f.showURL != nil}
+	if opts != nil {
+		c.OnIgnored = opts.OnIgnored
+	}
+	l, err := callback.Listen(ctx, c)
+	return l, at(StepCallback, err)
+}
+
+// registered returns the stored registration, or makes one. It holds the lock of
+// the record for all of that, so that two processes register one client.
+// redirects gets the stored registration, nil if there is none of use, and
+// returns the addresses to register; nil keeps what is stored.
+func (f *flow) registered(ctx context.Context, cfg *discovery.Configuration, key tokenstore.Key, redirects func(old *tokenstore.Registration) ([]string, error)) (*tokenstore.Registration, error) {
+	var r *tokenstore.Registration
+	err := f.store.Update(ctx, key, func(ctx context.Context, l *tokenstore.Locked) error {
+		stored, err := l.Get(ctx)
+		if err != nil && !errors.Is(err, tokenstore.ErrNotFound) && !errors.Is(err, tokenstore.ErrCorrupt) {
+			return err
+		}
+		r = stored.Registration
+		if r != nil && (r.Issuer != cfg.Issuer || !r.SecretExpiry.IsZero() && clock.Now().After(r.SecretExpiry)) {
+			r = nil
+		}
+		uris, err := redirects(r)
+		if err != nil || uris == nil {
+			return err
+		}
+		if r, err = f.register(ctx, cfg, uris); err != nil {
+			return err
+		}
+		_, err = l.Save(ctx, tokenstore.Record{Registration: r})
+		return err
+	})
+	return r, err
+}
+
+// register registers a client with these callback addresses, of which it is to
+// use the last one.
+func (f *flow) register(ctx context.Context, cfg *discovery.Configuration, redirectURIs []string) (*tokenstore.Registration, error) {
+	endpoint := cfg.AuthorizationServer.RegistrationEndpoint
+	if endpoint == "" {
+		return nil, ErrNoRegistration
+	}
+	start := time.Now()
+	var c *dcr.Client
+	err := f.withinLimit(ctx, cfg.Issuer, func(ctx context.Context) (err error) {
+		c, err = dcr.Register(ctx, f.oauth, endpoint, dcr.Metadata{ClientName: f.clientName(), RedirectURIs: redirectURIs})
+		return err
+	})
+	id := ""
+	if c != nil {
+		id = c.ID
+	}
+	f.audit(ctx, StepRegistration, "register", id, start, err)
+	if err != nil {
+		return nil, err
+	}
+	return &tokenstore.Registration{
+		Issuer: cfg.Issuer, Server: f.serverURL, ClientID: c.ID, ClientSecret: c.Secret, SecretExpiry: c.SecretExpiry, AuthMethod: c.AuthMethod,
+		RedirectURIs: c.RedirectURIs, RedirectURI: redirectURIs[len(redirectURIs)-1],
+		ManagementURI: c.ManagementURI, ManagementToken: c.ManagementToken, CreatedAt: clock.Now(),
+	}, nil
 }
 
 // registrationKey names the client of the server's origin at an issuer.
-func (s *state) registrationKey(issuer, redirect string) tokenstore.Key {
-	return tokenstore.RegistrationKey(issuer, s.name, oauthhttp.Origin(s.server), redirect)
+func (f *flow) registrationKey(issuer, redirect string) tokenstore.Key {
+	return tokenstore.RegistrationKey(issuer, f.name, oauthhttp.Origin(f.server), redirect)
 }
 
-// counted calls register, unless too many clients were registered at the
-// issuer. Every registration counts, also in place of a client that the issuer
-// seems to have forgotten: it seems so as well where the server asks for a scope
-// that the issuer has no page for. What the issuer refuses does not count, nor
-// what never reached it.
-func (s *state) counted(ctx context.Context, issuer string, register func(context.Context) error) error {
-	key := tokenstore.Key(fmt.Sprintf("%q %q", "registrations", issuer))
-	return s.store.Update(ctx, key, func(ctx context.Context, l *tokenstore.Locked) error {
-		count, err := l.Mark(ctx)
-		if err != nil {
-			return err
-		}
-		now := clock.Now()
-		switch age := now.Sub(count.At); {
-		case count.Pending, age >= countedFor: // it cannot be read, or is over
-			count = tokenstore.Mark{At: now}
-		case age < 0: // a clock was set back; that makes the day no longer
-			count.At = now
-		}
-		full := count.Tries >= mostRegistrations
-		if !full {
-			count.Tries++
-		}
-		if err := l.SetMark(ctx, count); err != nil {
-			return err
-		}
-		if full {
-			return &RegistrationLimitError{issuer, count.At.Add(countedFor)}
-		}
-		watched, outcome := oauthhttp.Watch(ctx)
-		err = register(watched)
-		if err != nil && (errors.As(err, new(*dcr.Error)) || outcome(err) == oauthhttp.NotSent) {
-			count.Tries--
-			_ = l.SetMark(context.WithoutCancel(ctx), count) // if not, one fewer is allowed
-		}
-		return err
-	})
+// turnsAway reports whether the authorization endpoint does not know the client
+// of this address. It would show the user a page that leads nowhere. So a client
+// of an earlier day is tried before the browser opens.
+func (f *flow) turnsAway(ctx context.Context, address string) bool {
+	ctx, cancel := context.WithTimeout(ctx, f.requestTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return false
+	}
+	resp, err := f.rt.RoundTrip(req) // which follows no redirect
+	if err != nil {
+		return false
+	}
+	oauthhttp.Drain(resp)
+	return resp.StatusCode == http.StatusBadRequest || resp.StatusCode == http.StatusNotFound || resp.StatusCode == http.StatusGone
 }
 
-// clientName is what the user reads on the page that asks for consent. For every
-// server but Astravue's own it ends with the server's host, in the spelling that
-// looks like no other ([oauthhttp.Host]): "astravue-mcp (mcp.example.com)".
-func (s *state) clientName() string {
-	if strings.HasPrefix(DefaultServer, oauthhttp.Origin(s.server)+"/") {
-		return s.name
+// clientName is the name that the user reads on the page that asks for consent.
+// For every server but Astravue's own it ends with the server's host, in the
+// spelling that looks like no other ([oauthhttp.Host]): "astravue-mcp
+// (mcp.example.com)".
+func (f *flow) clientName() string {
+	if strings.HasPrefix(DefaultServer, oauthhttp.Origin(f.server)+"/") {
+		return f.name
 	}
 	const around = len(" ()")
 	app := strings.Map(func(r rune) rune {
@@ -111,102 +246,21 @@ func (s *state) clientName() string {
 			return -1 // the host's brackets are the only ones
 		}
 		return r
-	}, s.name)
+	}, f.name)
 	app = cmp.Or(text.Line(app), defaultName)
-	host := last(s.server.Host, mostName-around-min(leastApp, len([]rune(app))))
+	host := tail(f.server.Host, mostName-around-min(leastApp, len([]rune(app))))
 	if r := []rune(app); len(r) > mostName-around-len(host) {
 		app = strings.TrimSpace(string(r[:mostName-around-len(host)-1])) + "…"
 	}
 	return app + " (" + host + ")"
 }
 
-// last cuts an ASCII string at its beginning: who owns a host is at its end.
-func last(s string, most int) string {
+// tail cuts an ASCII string to most bytes, at its beginning: the end of a host
+// says whose it is.
+func tail(s string, most int) string {
 	const cut = "..."
 	if len(s) <= most {
 		return s
 	}
 	return cut + s[len(s)-most+len(cut):]
-}
-
-// Warnings of a sign-in that goes on in spite of them. They come wrapped, to
-// [LoginOptions.OnWarning] and the log.
-var (
-	// ErrConsentNotAsked says that the authorization server refuses to be asked
-	// for the user's consent (prompt=consent, OpenID Connect Core §3.1.2.1), by
-	// a client that serves more than one server. It may then give this one a
-	// token by what the user has allowed another.
-	ErrConsentNotAsked = errors.New("the authorization server cannot be told to ask for consent")
-
-	// ErrNotListed says that the authorization server lists the resources that
-	// it serves (RFC 9728 §4, protected_resources), and this one is not there.
-	ErrNotListed = errors.New("the authorization server does not list this server")
-)
-
-// warn says what a sign-in goes on in spite of.
-func (s *state) warn(step Step, opts *LoginOptions, err error) {
-	s.log.Warn("sign-in goes on", "step", step.String(), "warning", err.Error())
-	if opts != nil && opts.OnWarning != nil {
-		opts.OnWarning(err)
-	}
-}
-
-// warnUnlisted warns of a resource that its authorization server does not list.
-// It is no more than a warning: lists may be incomplete.
-func (s *state) warnUnlisted(cfg *discovery.Configuration, opts *LoginOptions) {
-	if resource := cmp.Or(cfg.Resource, s.serverURL); !cfg.AuthorizationServer.MayServe(resource) {
-		s.warn(StepDiscovery, opts, fmt.Errorf("%w: %s is not among the protected_resources of %s, so its tokens may be meant for others", ErrNotListed, text.Quote(resource), text.Quote(cfg.Issuer)))
-	}
-}
-
-// askFirst decides whether the user is to be asked for consent whatever the
-// authorization server remembers: by a client that serves other servers too,
-// unless a grant of this very server is stored that came by it. Where the same
-// request was refused with that, it is left out.
-func (s *state) askFirst(ctx context.Context, cfg *discovery.Configuration, cl *oauthClient, scopes []string, held *tokenstore.Grant, opts *LoginOptions) error {
-	if !cl.shared || held != nil && held.Issuer == cfg.Issuer && held.ClientID == cl.auth.ID {
-		return nil
-	}
-	cl.consent = true
-	if slices.Contains(scopes, offlineAccess) {
-		return nil // which is not given without
-	}
-	// Scopes and resource are the server's to name, and may be what is refused.
-	// So a refusal is about the one request alone.
-	sum := sha256.Sum256(fmt.Appendf(nil, "%q", slices.Concat([]string{s.serverURL, cfg.AuthorizationServer.AuthorizationEndpoint, cfg.Resource}, scopes)))
-	cl.request = hex.EncodeToString(sum[:16])
-	refused := false
-	err := s.store.Update(ctx, consentKey(cfg.Issuer, cl.auth.ID), func(ctx context.Context, l *tokenstore.Locked) error {
-		m, err := l.Mark(ctx)
-		age := clock.Now().Sub(m.At)
-		refused = m.Generation == cl.request && age >= 0 && age < refusalLasts
-		return err
-	})
-	if err != nil {
-		return at(StepAuthorize, err)
-	}
-	if refused {
-		cl.consent, cl.request = false, ""
-		s.warn(StepAuthorize, opts, fmt.Errorf("%w: what you allowed client %s for another server may be enough for a token for %s, and no page asks", ErrConsentNotAsked, text.Quote(cl.auth.ID), s.server.Host))
-	}
-	return nil
-}
-
-// consentKey names the note of a request that was refused with prompt=consent.
-func consentKey(issuer, clientID string) tokenstore.Key {
-	return tokenstore.Key(fmt.Sprintf("%q %q %q", "consent", issuer, clientID))
-}
-
-// consentRefused reports whether err may be a refusal to ask for consent, which
-// p has wanted and can go without.
-func (p *PendingLogin) consentRefused(err error) bool {
-	ae := new(authcode.AuthorizationError)
-	return p.v.Request != "" && errors.As(err, &ae) && ae.Code == "invalid_request"
-}
-
-// noteRefusal keeps for the next try of p's request that it was refused.
-func (s *state) noteRefusal(ctx context.Context, p *PendingLogin) error {
-	return s.store.Update(ctx, consentKey(p.v.Issuer, p.v.ClientID), func(ctx context.Context, l *tokenstore.Locked) error {
-		return l.SetMark(ctx, tokenstore.Mark{Generation: p.v.Request, At: clock.Now()})
-	})
 }

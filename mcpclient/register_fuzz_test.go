@@ -27,7 +27,7 @@ func FuzzClientName(f *testing.F) {
 		if strings.HasPrefix(DefaultServer, oauthhttp.Origin(u)+"/") {
 			return
 		}
-		name := (&state{name: app, server: u}).clientName()
+		name := (&flow{settings: &settings{name: app, server: u}}).clientName()
 		if n := utf8.RuneCountInString(name); n > mostName {
 			t.Fatalf("%q has %d characters", name, n)
 		}

@@ -227,7 +227,7 @@ func (s *stream) see(e *event) {
 	if !ok {
 		return
 	}
-	r := c.withoutToken(given, s.from)
+	r := c.auth.withoutToken(given, s.from)
 	if r.ID != s.asked.id {
 		if r != given { // of a call that is not known here, on a stream that is resumed
 			e.rewrite(r)

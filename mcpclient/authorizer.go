@@ -1,0 +1,306 @@
+package mcpclient
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+
+	"github.com/astravue/mcp-client-go/discovery"
+	"github.com/astravue/mcp-client-go/internal/oauthhttp"
+	"github.com/astravue/mcp-client-go/refresh"
+)
+
+// An authorizer sends requests to the server with the access token, and has
+// that refreshed, or the user sign in, where the server refuses one. It is the
+// transport of [Client.HTTPClient], and conn sends by way of it. Safe for
+// concurrent use.
+type authorizer struct {
+	*settings
+	source  *refresh.Source
+	signIns *signIns
+	stepUps stepUps
+	moves   moves
+}
+
+// RoundTrip sends req for the caller of [Client.HTTPClient]. It implements
+// [http.RoundTripper].
+func (a *authorizer) RoundTrip(req *http.Request) (*http.Response, error) {
+	if !a.owns(req) {
+		return a.rt.RoundTrip(req)
+	}
+	resp, err := a.authorized(req, nil, askForRequests, nil)
+	if resp != nil {
+		return resp, nil // the caller judges the answer, a refusal too
+	}
+	return nil, err
+}
+
+// owns reports whether the server's token may go along with req: to the
+// server's origin alone. A Host header chooses among the servers at one address,
+// and so has to name the server too. A redirect is owned if it leads to or below
+// ([oauthhttp.Below]) the server's address or the address that was asked for.
+func (a *authorizer) owns(req *http.Request) bool {
+	if req.Host != "" && oauthhttp.Origin(&url.URL{Scheme: req.URL.Scheme, Host: req.Host}) != oauthhttp.Origin(a.server) {
+		return false
+	}
+	asked := req
+	for asked.Response != nil && asked.Response.Request != nil {
+		asked = asked.Response.Request
+	}
+	return oauthhttp.Origin(asked.URL) == oauthhttp.Origin(a.server) &&
+		(asked == req || oauthhttp.Below(req.URL, a.server) || oauthhttp.Below(req.URL, asked.URL))
+}
+
+// mostRedirects bounds redirects below the server's address.
+const mostRedirects = 5
+
+// follow is the [http.Client.CheckRedirect] of both clients. A request to the
+// server may not be redirected to another server, which its body is not meant
+// for, nor to where the token may not go. Requests that began elsewhere, and stay
+// there, are no concern of ours.
+func (a *authorizer) follow(req *http.Request, via []*http.Request) error {
+	elsewhere := oauthhttp.Origin(req.URL) == oauthhttp.Origin(via[0].URL) && oauthhttp.Origin(req.URL) != oauthhttp.Origin(a.server)
+	if len(via) > mostRedirects || !elsewhere && !a.owns(req) {
+		return http.ErrUseLastResponse
+	}
+	return nil
+}
+
+const (
+	// mostSends bounds how often one request is sent: without a token, with an
+	// old one, a refreshed one, a new one, and a new one for more scopes.
+	mostSends = 6
+	// mostStepUps bounds the sign-ins for more scopes that one operation may
+	// start until it succeeds.
+	mostStepUps = 2
+)
+
+// A trip is one request on its way through [authorizer.authorized], with what
+// has been found out on the way.
+type trip struct {
+	req   *http.Request
+	asked *call // nil: not looked at yet
+	may   mayAsk
+	latch *latch
+
+	access *refresh.Access          // to send req with; nil: there is no token
+	stale  *refresh.Access          // in place of access: an expired token that cannot be renewed
+	why    error                    // why there is no token, or no other one
+	to     *discovery.Configuration // the authorization server to sign in at; nil: the announced one
+
+	signedIn  bool
+	steppedUp bool // signed in for more scopes
+}
+
+// call returns what the request asks for. It is looked at when it is needed:
+// most requests of [Client.HTTPClient] are not refused, and a body may be long.
+func (t *trip) call() call {
+	if t.asked == nil {
+		c := parseCall(t.req)
+		t.asked = &c
+	}
+	return *t.asked
+}
+
+// A course is how authorized goes on after an answer.
+type course int
+
+const (
+	stands  course = iota // the answer is the caller's, with next.err if that is set
+	fails                 // the answer is dropped, and next.err is the caller's
+	resends               // the request is sent again, with next.access
+	signsIn               // the user signs in as next.want says, and the request is sent again
+)
+
+// next is what follows from an answer.
+type next struct {
+	course course
+	err    error
+	access *refresh.Access
+	want   signInRequest
+}
+
+// authorized sends req with an access token, and again after a refresh or a
+// sign-in for as long as that helps. asked is what req asks for; if nil, it is
+// found out when the server refuses req. may says whether a sign-in may be
+// started then. latch, if not nil, holds the failure of an earlier sign-in that
+// is not to be tried again.
+//
+// It returns the last answer, together with an error if that was a 401 or a
+// 403; or an error alone. The caller closes the body.
+func (a *authorizer) authorized(req *http.Request, asked *call, may mayAsk, latch *latch) (*http.Response, error) {
+	ctx := req.Context()
+	t := &trip{req: req, asked: asked, may: may, latch: latch}
+	if err := a.begin(ctx, t); err != nil {
+		closeBody(req)
+		return nil, err
+	}
+	for n := range mostSends {
+		resp, err := a.send(req, t.access, n > 0)
+		if err != nil {
+			return nil, err
+		}
+		next := a.after(ctx, t, resp)
+		if next.course == stands {
+			return resp, next.err
+		}
+		oauthhttp.Drain(resp)
+		switch next.course {
+		case fails:
+			return nil, next.err
+		case resends:
+			t.access = next.access
+		case signsIn:
+			if t.access, err = a.signIns.join(ctx, next.want); err != nil {
+				latch.set(ctx, err)
+				return nil, err
+			}
+			// A server that names one issuer and then another one during one
+			// request has its first choice: to is not set a second time.
+			t.signedIn, t.why, t.to = true, nil, nil
+		}
+	}
+	return nil, at(StepConnect, fmt.Errorf("the server refused the request %d times, each with another token", mostSends))
+}
+
+// begin looks for a token to send the request with. Without one the request is
+// sent all the same: the server's challenge says what a sign-in needs, and a
+// request that needs no token gets its answer.
+func (a *authorizer) begin(ctx context.Context, t *trip) error {
+	t.access, t.why = a.source.Access(ctx)
+	if t.why == nil || errors.Is(t.why, ErrLoginRequired) {
+		return nil
+	}
+	if t.stale, t.to = a.abandoned(ctx, t); t.stale == nil {
+		return noToken(t.why)
+	}
+	t.why = movedAway(t.why)
+	return nil
+}
+
+// after returns what follows from the server's answer to a trip's request.
+func (a *authorizer) after(ctx context.Context, t *trip, resp *http.Response) next {
+	switch resp.StatusCode {
+	case http.StatusUnauthorized:
+		return a.after401(ctx, t, resp)
+	case http.StatusForbidden:
+		return a.after403(ctx, t, resp)
+	}
+	if t.steppedUp && resp.StatusCode < 300 {
+		a.stepUps.succeed(t.call().operation)
+	}
+	return next{course: stands}
+}
+
+// after401 tries, in this order: the token that another process has got
+// meanwhile, a refresh, a sign-in.
+func (a *authorizer) after401(ctx context.Context, t *trip, resp *http.Response) next {
+	challenge := challengeOf(resp, t.access)
+	if !resendable(t.req) {
+		return next{course: stands, err: unauthorized(t.why)}
+	}
+	if t.access != nil {
+		access, err := a.source.Refused(ctx, t.access.Generation)
+		switch {
+		case err == nil:
+			return next{course: resends, access: access}
+		case errors.Is(err, ErrLoginRequired):
+			t.why = err
+		case errors.Is(err, refresh.ErrRefused):
+			// The token is fresh from the authorization server. Either the two
+			// servers do not agree, and a sign-in there yields no better one, or
+			// the server has moved to another authorization server.
+			named, to := a.announced(ctx, challenge, t.access.Issuer)
+			if to == nil {
+				return next{course: stands, err: at(StepConnect, &TokenRefusedError{
+					Resource: t.access.Resource, Issuer: t.access.Issuer, Named: named,
+					Code: challenge.Error, Description: challenge.ErrorDescription, Clock: clockAhead(resp.Header),
+				})}
+			}
+			t.why, t.to = err, to
+		case errors.As(err, new(*refresh.RetryError)):
+			// Its authorization server does not answer. If the server names that
+			// one still, its user has to wait and not to sign in.
+			to := a.movedFrom(ctx, t.access.Issuer, &challenge)
+			if to == nil {
+				return next{course: fails, err: noToken(err)}
+			}
+			t.why, t.to = movedAway(err), to
+		default:
+			return next{course: fails, err: noToken(err)}
+		}
+	}
+	// The token of a sign-in during this very request was refused: the next one
+	// would be too.
+	if t.signedIn || !a.maySignIn(ctx, t) {
+		return next{course: stands, err: unauthorized(t.why)}
+	}
+	return t.signIn(signInRequest{challenge: challenge, cfg: t.to, refused: cmp.Or(t.access, t.stale)})
+}
+
+// after403 has the user sign in for more scopes (MCP specification, "Step-Up
+// Authorization Flow") if the server asks for scopes that the token has not.
+func (a *authorizer) after403(ctx context.Context, t *trip, resp *http.Response) next {
+	challenge := challengeOf(resp, t.access)
+	forbidden := forbiddenBy(challenge)
+	if !resendable(t.req) || challenge.Error != "insufficient_scope" || t.access == nil {
+		return next{course: stands, err: forbidden}
+	}
+	needed := challenge.Scopes()
+	if len(needed) > 0 && len(union(t.access.Scopes, needed)) == len(t.access.Scopes) {
+		forbidden.Scopes = needed // the token has them all: a sign-in yields no more
+		return next{course: stands, err: forbidden}
+	}
+	scopes := union(t.access.ScopesRequested, needed)
+	if !a.maySignIn(ctx, t) {
+		forbidden.SignInFor = scopes
+		return next{course: stands, err: needsScopes(scopes, forbidden)}
+	}
+	if !a.stepUps.try(t.call().operation, t.access.Generation, mostStepUps) {
+		forbidden.Scopes = needed
+		return next{course: stands, err: forbidden}
+	}
+	t.steppedUp = true
+	return t.signIn(signInRequest{challenge: challenge, cfg: t.to, scopes: scopes, refused: t.access})
+}
+
+func (a *authorizer) maySignIn(ctx context.Context, t *trip) bool {
+	return a.interactive && t.may.allows(ctx, t.call())
+}
+
+// signIn wants a sign-in, unless one has failed during this connection attempt.
+func (t *trip) signIn(want signInRequest) next {
+	if err := t.latch.get(); err != nil {
+		return next{course: fails, err: err}
+	}
+	return next{course: signsIn, want: want}
+}
+
+// send sends a copy of req with access, if that is not nil. again says that
+// req's body was sent before: a new copy of the body is sent then.
+func (a *authorizer) send(req *http.Request, access *refresh.Access, again bool) (*http.Response, error) {
+	ctx, outcome := oauthhttp.Watch(req.Context())
+	r := req.Clone(ctx)
+	if again {
+		var err error
+		if r.Body, err = newBody(req); err != nil {
+			return nil, err
+		}
+	}
+	r.Header.Del("Authorization")
+	if access != nil {
+		r.Header.Set("Authorization", "Bearer "+access.Token.Reveal())
+	}
+	resp, err := a.rt.RoundTrip(r)
+	if err == nil && resp.Request == nil {
+		resp.Request = r // which net/http sets, and a transport of the caller's may not
+	}
+	// After a cancellation nobody asks whether the server has carried it out.
+	if err != nil && req.Context().Err() == nil && outcome(err) == oauthhttp.Unknown {
+		err = noAnswer{err}
+	}
+	return resp, err
+}

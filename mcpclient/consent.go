@@ -1,0 +1,105 @@
+package mcpclient
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/astravue/mcp-client-go/authcode"
+	"github.com/astravue/mcp-client-go/discovery"
+	"github.com/astravue/mcp-client-go/internal/clock"
+	"github.com/astravue/mcp-client-go/internal/text"
+	"github.com/astravue/mcp-client-go/tokenstore"
+)
+
+// Warnings of a sign-in that goes on in spite of them. They come wrapped, to
+// [LoginOptions.OnWarning] and the log.
+var (
+	// ErrConsentNotAsked says that the authorization server refuses to ask for
+	// the user's consent (prompt=consent, OpenID Connect Core §3.1.2.1), for a
+	// client that serves more than one server. It may then give this server a
+	// token because of what the user has allowed another server.
+	ErrConsentNotAsked = errors.New("the authorization server cannot be told to ask for consent")
+
+	// ErrNotListed says that the authorization server lists the resources that
+	// it serves (RFC 9728 §4, protected_resources), and this server is not
+	// among them.
+	ErrNotListed = errors.New("the authorization server does not list this server")
+)
+
+// refusalLasts is how long a refusal of prompt=consent is remembered.
+const refusalLasts = 24 * time.Hour
+
+// warn tells the log and the caller of an error that does not end the sign-in.
+func (f *flow) warn(step Step, opts *LoginOptions, err error) {
+	f.log.Warn("sign-in goes on", "step", step.String(), "warning", err.Error())
+	if opts != nil && opts.OnWarning != nil {
+		opts.OnWarning(err)
+	}
+}
+
+// warnUnlisted warns of a resource that its authorization server does not list.
+// That is no error: lists may be incomplete.
+func (f *flow) warnUnlisted(cfg *discovery.Configuration, opts *LoginOptions) {
+	if resource := cmp.Or(cfg.Resource, f.serverURL); !cfg.AuthorizationServer.MayServe(resource) {
+		f.warn(StepDiscovery, opts, fmt.Errorf("%w: %s is not among the protected_resources of %s, so its tokens may be meant for others", ErrNotListed, text.Quote(resource), text.Quote(cfg.Issuer)))
+	}
+}
+
+// askFirst decides whether the user is asked for consent, whatever the
+// authorization server remembers. A client that serves other servers too asks,
+// unless a grant of this very server is stored that came by that client. It does
+// not ask where the server has refused to, for this very request.
+func (f *flow) askFirst(ctx context.Context, cfg *discovery.Configuration, cl *oauthClient, scopes []string, held *tokenstore.Grant, opts *LoginOptions) error {
+	if !cl.shared || held != nil && held.Issuer == cfg.Issuer && held.ClientID == cl.auth.ID {
+		return nil
+	}
+	cl.consent = true
+	if slices.Contains(scopes, offlineAccess) {
+		return nil // offline_access is not given without consent
+	}
+	// The server names scopes and resource, and either may be the reason of a
+	// refusal. So a refusal is remembered of the one request alone: a server could
+	// otherwise have the question dropped for the next one.
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q", slices.Concat([]string{f.serverURL, cfg.AuthorizationServer.AuthorizationEndpoint, cfg.Resource}, scopes)))
+	cl.request = hex.EncodeToString(sum[:16])
+	refused := false
+	err := f.store.Update(ctx, consentKey(cfg.Issuer, cl.auth.ID), func(ctx context.Context, l *tokenstore.Locked) error {
+		m, err := l.Mark(ctx)
+		age := clock.Now().Sub(m.At)
+		refused = m.Generation == cl.request && age >= 0 && age < refusalLasts
+		return err
+	})
+	if err != nil {
+		return at(StepAuthorize, err)
+	}
+	if refused {
+		cl.consent, cl.request = false, ""
+		f.warn(StepAuthorize, opts, fmt.Errorf("%w: what you allowed client %s for another server may be enough for a token for %s, and no page asks", ErrConsentNotAsked, text.Quote(cl.auth.ID), f.server.Host))
+	}
+	return nil
+}
+
+// consentKey names the note of a request that was refused with prompt=consent.
+func consentKey(issuer, clientID string) tokenstore.Key {
+	return tokenstore.Key(fmt.Sprintf("%q %q %q", "consent", issuer, clientID))
+}
+
+// consentRefused reports whether err may be a refusal to ask for consent, for a
+// request that can go without.
+func (p *PendingLogin) consentRefused(err error) bool {
+	ae := new(authcode.AuthorizationError)
+	return p.v.Request != "" && errors.As(err, &ae) && ae.Code == "invalid_request"
+}
+
+// noteRefusal remembers that p's request was refused, for the next try of it.
+func (f *flow) noteRefusal(ctx context.Context, p *PendingLogin) error {
+	return f.store.Update(ctx, consentKey(p.v.Issuer, p.v.ClientID), func(ctx context.Context, l *tokenstore.Locked) error {
+		return l.SetMark(ctx, tokenstore.Mark{Generation: p.v.Request, At: clock.Now()})
+	})
+}

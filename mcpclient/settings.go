@@ -1,0 +1,142 @@
+package mcpclient
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/modelcontextprotocol/go-sdk/mcp"
+
+	"github.com/astravue/mcp-client-go/internal/oauthhttp"
+	"github.com/astravue/mcp-client-go/tokenstore"
+)
+
+const (
+	// DefaultServer is Astravue's documented MCP endpoint.
+	DefaultServer = "https://api.astravue.com/mcp"
+
+	// NoResource as [Client.Resource] leaves the resource parameter out, as
+	// Astravue's Public API documents it.
+	NoResource = "none"
+
+	defaultName           = "astravue-mcp"
+	defaultRequestTimeout = 30 * time.Second
+	defaultSignInTimeout  = 5 * time.Minute
+)
+
+// settings are what a Client makes of its fields at the first call. They do not
+// change after that, so everything may read them without a lock.
+type settings struct {
+	name      string
+	userAgent string
+	impl      *mcp.Implementation // name and version, for the SDK
+
+	server        *url.URL
+	serverURL     string // server, in its canonical spelling
+	defaultServer bool
+	account       string
+	key           tokenstore.Key // of the grant
+
+	store        tokenstore.Store
+	registration Registration
+	issuer       string // pinned; "": the one that is announced
+	resource     string
+	scopes       []string
+
+	interactive    bool
+	openBrowser    func(context.Context, string) error // nil: none, since showURL does
+	showURL        func(context.Context, string) error // nil: none
+	requestTimeout time.Duration
+	signInTimeout  time.Duration
+
+	maxAnswer    int
+	mcp          *mcp.ClientOptions
+	rt           http.RoundTripper // under every request; sets the User-Agent
+	ownTransport bool              // nobody else uses rt's connections
+	oauth        *http.Client      // rt with requestTimeout, for OAuth endpoints
+	log          *slog.Logger
+}
+
+// A Registration says which OAuth client to be. The zero value registers one
+// client for each origin of servers (RFC 7591), at most ten at an authorization
+// server within a day. A server can name another server's authorization server:
+// with a client of its own it gets nothing from what the user has allowed that
+// other server.
+type Registration struct {
+	// ClientID is that of a client made by hand (Astravue: Settings → Apps →
+	// Create App), and ClientSecret its secret if it is a confidential client.
+	// Such a client serves all servers of its issuer, and so does a
+	// ClientMetadataURL. So the user is asked for consent (prompt=consent,
+	// OpenID Connect Core §3.1.2.1) at the first sign-in to each server, and at
+	// the first one after a logout. An authorization server that asks nobody for
+	// consent (in Keycloak: a client without "Consent required") does not ask
+	// then either. If it refuses prompt=consent, the sign-in goes on without,
+	// with [ErrConsentNotAsked] as a warning.
+	ClientID     string
+	ClientSecret tokenstore.Secret
+	// AuthMethod is the token_endpoint_auth_method (RFC 7591 §2): none,
+	// client_secret_post or client_secret_basic. If empty, it is none without a
+	// secret. With a secret it is client_secret_post, unless the server's
+	// metadata lists client_secret_basic and not client_secret_post. Nothing is
+	// probed.
+	AuthMethod string
+
+	// ClientMetadataURL is the https URL of a Client ID Metadata Document. It is
+	// the client ID where the server supports such documents.
+	ClientMetadataURL string
+
+	// RedirectURL is the callback address. The client listens on a loopback
+	// address, with its port if it has one. An https address belongs to a web
+	// application, see [Client.BeginLogin]. If empty, it is
+	// http://127.0.0.1/callback with any port.
+	RedirectURL string
+}
+
+// accepts reports whether g was issued to the client, server and account of
+// these settings. A store of the embedder's may have a record where it does not
+// belong.
+func (s *settings) accepts(g *tokenstore.Grant) bool {
+	return g.Server == s.serverURL && g.Account == s.account &&
+		(s.issuer == "" || g.Issuer == s.issuer) &&
+		(s.registration.ClientID == "" || g.ClientID == s.registration.ClientID) &&
+		(s.resource == NoResource) == (g.Resource == "") &&
+		(s.resource == "" || s.resource == NoResource || g.Resource == s.resource)
+}
+
+// stored returns the stored record of the grant. It returns the zero record if
+// there is none, or none that can be read: a sign-in replaces that.
+func (s *settings) stored(ctx context.Context) (tokenstore.Record, error) {
+	r, err := s.store.Get(ctx, s.key)
+	if errors.Is(err, tokenstore.ErrNotFound) || errors.Is(err, tokenstore.ErrCorrupt) {
+		return tokenstore.Record{}, nil
+	}
+	return r, err
+}
+
+// audit logs one OAuth operation.
+func (s *settings) audit(ctx context.Context, step Step, operation, clientID string, start time.Time, err error) {
+	level, attrs := slog.LevelInfo, []slog.Attr{
+		slog.String("step", step.String()),
+		slog.String("outcome", "done"),
+		slog.String("client_id", clientID),
+		slog.Duration("duration", time.Since(start)),
+	}
+	if err != nil {
+		level, attrs[1] = slog.LevelWarn, slog.String("outcome", "failed")
+		attrs = append(attrs, slog.String("error", err.Error()))
+	}
+	s.log.LogAttrs(ctx, level, operation, attrs...)
+}
+
+// canonicalServer checks the address that a user gave and returns its one
+// spelling ([oauthhttp.Canonical]).
+func canonicalServer(raw string) (*url.URL, error) {
+	u, err := oauthhttp.CheckURL(raw, "")
+	if err != nil {
+		return nil, err
+	}
+	return url.Parse(oauthhttp.Canonical(u))
+}
