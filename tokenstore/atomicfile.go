@@ -2,6 +2,8 @@ package tokenstore
 
 import (
 	"errors"
+	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -116,4 +118,13 @@ func patiently(f func() error) error {
 		time.Sleep(20 * time.Millisecond)
 	}
 	return err
+}
+
+// readAll reads a file that may be anything, up to a bound.
+func readAll(path string, r io.Reader) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(r, maxFile+1))
+	if err == nil && len(data) > maxFile {
+		err = fmt.Errorf("%w: %s is too large", ErrCorrupt, path)
+	}
+	return data, err
 }

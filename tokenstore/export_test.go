@@ -10,11 +10,11 @@ func (m *Memory) Damage(_ testing.TB, key Key) {
 	m.entries[name] = NewSecret(m.entries[name].Reveal()[1:])
 }
 
-// A Ring is where a Keychain keeps its items.
-type Ring = ring
+// Items is where a Keychain keeps its items.
+type Items = itemStore
 
-// SetRing makes k keep its items in r.
-func (k *Keychain) SetRing(r Ring) { k.ring = r }
+// SetItems makes k keep its items in i.
+func (k *Keychain) SetItems(i Items) { k.items = i }
 
 // SetScryptWorkFactor makes the sealing of f's identity fast.
 func (f *File) SetScryptWorkFactor(logN int) { f.scryptLogN = logN }

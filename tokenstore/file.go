@@ -87,7 +87,7 @@ func (f *File) Get(ctx context.Context, key Key) (Record, error) {
 	if err := ctx.Err(); err != nil {
 		return Record{}, err
 	}
-	e, err := f.section(key)
+	e, err := f.entries(key)
 	if err != nil {
 		return Record{}, err
 	}
@@ -100,7 +100,7 @@ func (f *File) Get(ctx context.Context, key Key) (Record, error) {
 
 // Update implements [Store].
 func (f *File) Update(ctx context.Context, key Key, do func(context.Context, *Locked) error) error {
-	e, err := f.section(key)
+	e, err := f.entries(key)
 	if err != nil {
 		return err
 	}
@@ -119,7 +119,7 @@ func (f *File) Delete(ctx context.Context, key Key) error {
 	return f.Update(ctx, key, func(ctx context.Context, l *Locked) error { return l.Delete(ctx) })
 }
 
-func (f *File) section(key Key) (*fileSection, error) {
+func (f *File) entries(key Key) (*fileEntries, error) {
 	dir := f.Dir
 	if dir == "" {
 		config, err := os.UserConfigDir()
@@ -128,33 +128,33 @@ func (f *File) section(key Key) (*fileSection, error) {
 		}
 		dir = filepath.Join(config, "astravue-mcp")
 	}
-	return &fileSection{f: f, dir: dir, key: key, name: hashName(string(key))}, nil
+	return &fileEntries{f: f, dir: dir, key: key, name: hashName(string(key))}, nil
 }
 
-// A fileSection is one key's files: the [Entries] of an Update, or what one
+// A fileEntries is one key's files: the [Entries] of an Update, or what one
 // Get reads.
-type fileSection struct {
+type fileEntries struct {
 	f    *File
 	dir  string
 	key  Key
 	name string
 }
 
-func (s *fileSection) path(e Entry) string {
+func (s *fileEntries) path(e Entry) string {
 	return filepath.Join(s.dir, s.name+"."+e.String()+".age")
 }
 
 // title is the first line of what is sealed: a file that was renamed to
 // another's name is damaged, not another's record.
-func (s *fileSection) title(e Entry) []byte {
+func (s *fileEntries) title(e Entry) []byte {
 	return fmt.Appendf(nil, "astravue-mcp %s %q\n", e, s.key)
 }
 
-func (s *fileSection) Read(ctx context.Context, e Entry) ([]byte, error) {
+func (s *fileEntries) Read(ctx context.Context, e Entry) ([]byte, error) {
 	return under(ctx, func() ([]byte, error) { return s.read(ctx, e) }, nil)
 }
 
-func (s *fileSection) read(ctx context.Context, e Entry) ([]byte, error) {
+func (s *fileEntries) read(ctx context.Context, e Entry) ([]byte, error) {
 	switch err := checkFolder(s.dir); {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, ErrNotFound
@@ -183,7 +183,7 @@ func (s *fileSection) read(ctx context.Context, e Entry) ([]byte, error) {
 	return data, nil
 }
 
-func (s *fileSection) Write(ctx context.Context, e Entry, data []byte) error {
+func (s *fileEntries) Write(ctx context.Context, e Entry, data []byte) error {
 	identity, err := s.f.open(ctx, s.dir, true)
 	if err != nil {
 		return err
@@ -195,7 +195,7 @@ func (s *fileSection) Write(ctx context.Context, e Entry, data []byte) error {
 	return writeFile(s.path(e), sealed)
 }
 
-func (s *fileSection) Remove(ctx context.Context, e Entry) error {
+func (s *fileEntries) Remove(ctx context.Context, e Entry) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}

@@ -296,7 +296,7 @@ func FuzzKeychainRead(f *testing.F) {
 	f.Add(`{"v":1,"set":{"id":"../A","parts":-1}}`, "x")
 	f.Fuzz(func(t *testing.T, text, part string) {
 		ring := &fuzzRing{head: text, part: part}
-		k := Keychain{ring: ring}
+		k := Keychain{items: ring}
 		r, err := k.Get(context.Background(), "key")
 		if ring.asked > 2+maxParts {
 			t.Fatalf("%s asks for %d items", text, ring.asked)
@@ -380,12 +380,12 @@ func FuzzKeychainItems(f *testing.F) {
 		}
 		ctx := context.Background()
 		ring := &mapRing{items: map[string]string{}, left: -1}
-		k := &Keychain{ring: ring}
+		k := &Keychain{items: ring}
 		name := hashName("key")
 		may := []string{""} // what a reader may find: none, at first
 		orphaned := false   // a head was damaged, and nobody knows its parts any more
 		read := func() (string, error) {
-			data, _, err := k.section("key").readRecord(ctx)
+			data, _, err := k.entries("key").readRecord(ctx)
 			if errors.Is(err, ErrNotFound) {
 				return "", nil
 			}
@@ -401,10 +401,10 @@ func FuzzKeychainItems(f *testing.F) {
 				if event == 1 {
 					ring.left = n % 16
 				}
-				err = k.section("key").Write(ctx, EntryRecord, []byte(next))
+				err = k.entries("key").Write(ctx, EntryRecord, []byte(next))
 			case 2: // a deletion, killed
 				ring.left = n % 16
-				err = k.section("key").Remove(ctx, EntryRecord)
+				err = k.entries("key").Remove(ctx, EntryRecord)
 			default: // damage
 				items := slices.Sorted(maps.Keys(ring.items))
 				if len(items) == 0 {
@@ -429,7 +429,7 @@ func FuzzKeychainItems(f *testing.F) {
 					t.Fatalf("event %d: after damage to %s: %.100q, %v", i, item, got, err)
 				}
 				// The next save heals it.
-				if err := k.section("key").Write(ctx, EntryRecord, []byte("healed")); err != nil {
+				if err := k.entries("key").Write(ctx, EntryRecord, []byte("healed")); err != nil {
 					t.Fatalf("event %d: save over damage: %v", i, err)
 				}
 				may, next = nil, "healed"

@@ -197,7 +197,7 @@ func (r *strictRing) edit(name string, f func(string) string) {
 
 func (r *strictRing) open(dir string) *tokenstore.Keychain {
 	k := &tokenstore.Keychain{LockDir: dir}
-	k.SetRing(r)
+	k.SetItems(r)
 	return k
 }
 
@@ -482,7 +482,7 @@ func (forgetful) Set(string, string, string) error { return nil }
 
 func TestKeychainThatKeepsNothingIsNoticed(t *testing.T) {
 	k := &tokenstore.Keychain{LockDir: t.TempDir()}
-	k.SetRing(forgetful{newRing(t)})
+	k.SetItems(forgetful{newRing(t)})
 	if err := save(t.Context(), k, work, "token"); err == nil {
 		t.Error("a save that kept nothing is no error")
 	}

@@ -3,23 +3,14 @@ package tokenstore
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
-	"os"
-	"path/filepath"
 	"time"
-
-	"github.com/gofrs/flock"
-
-	"github.com/astravue/mcp-client-go/internal/crashpoint"
-	"github.com/astravue/mcp-client-go/internal/gate"
-	"github.com/astravue/mcp-client-go/internal/text"
 )
 
 // update is Store.Update for all stores of this package: under the lock that
 // acquire takes, it calls f with entries. The lock is released when entries
 // say that they are idle, which may be after update has returned.
 func update(ctx context.Context, acquire func(context.Context) (release func(), err error), entries Entries,
+
 	f func(context.Context, *Locked) error,
 ) error {
 	if err := ctx.Err(); err != nil {
@@ -72,118 +63,4 @@ func lockError(ctx context.Context, start time.Time, holder string) error {
 		return e
 	}
 	return ctx.Err()
-}
-
-// fileLocks locks names across goroutines and processes.
-type fileLocks struct{ gate gate.Gate }
-
-// How often a lock that another process holds is tried again: soon, since most
-// are held for milliseconds, and then less and less often.
-const (
-	firstRetry = 2 * time.Millisecond
-	lastRetry  = 100 * time.Millisecond
-)
-
-// acquire takes the lock of the path that find yields, a file that is never
-// removed: who removed it would admit a second holder. The wait began at start,
-// and ctx bounds it.
-func (l *fileLocks) acquire(ctx context.Context, start time.Time, find func() (path string, err error)) (release func(), err error) {
-	return under(ctx, func() (func(), error) {
-		path, err := find()
-		if err != nil {
-			return nil, err
-		}
-		return l.lock(ctx, start, path)
-	}, func(release func(), err error) {
-		if err == nil {
-			release()
-		}
-	})
-}
-
-func (l *fileLocks) lock(ctx context.Context, start time.Time, path string) (release func(), err error) {
-	leave, ok := l.gate.Enter(ctx, path)
-	if !ok {
-		return nil, lockError(ctx, start, holder(path))
-	}
-	// A new Flock each time: one that is shared counts as held for everybody.
-	for delay := firstRetry; ; delay = min(delay*3/2, lastRetry) {
-		if err := checkOwn(path); err != nil {
-			leave()
-			return nil, err
-		}
-		f := flock.New(path, flock.SetPermissions(0o600), flock.SetFlag(os.O_CREATE|openNoFollow))
-		ok, err := f.TryLock()
-		if ok && !current(f) {
-			_ = f.Unlock() // somebody removed the file; a newcomer would make, and lock, another
-			continue
-		}
-		if err != nil {
-			leave()
-			return nil, unavailable("lock "+path, err)
-		}
-		if ok {
-			setHolder(path)
-			crashpoint.Hit("tokenstore.locked")
-			return func() {
-				crashpoint.Hit("tokenstore.unlocking")
-				_ = os.Remove(holderPath(path))
-				_ = f.Unlock()
-				leave()
-				crashpoint.Hit("tokenstore.unlocked")
-			}, nil
-		}
-		select {
-		case <-time.After(delay):
-		case <-ctx.Done():
-			leave()
-			return nil, lockError(ctx, start, holder(path))
-		}
-	}
-}
-
-// current reports whether the file that f has locked is the one at its path.
-func current(f *flock.Flock) bool {
-	have, err := f.Stat()
-	if err != nil {
-		return false
-	}
-	want, err := os.Lstat(f.Path())
-	return err == nil && os.SameFile(have, want)
-}
-
-// Who holds a lock is written beside its file, since a locked file cannot be
-// read on Windows. It is for people: nothing is decided by it.
-func holderPath(path string) string { return path + ".holder" }
-
-func setHolder(path string) {
-	program, err := os.Executable()
-	if err != nil {
-		program = os.Args[0]
-	}
-	now := time.Now()
-	line := fmt.Sprintf("process %d (%s) since %s", os.Getpid(), filepath.Base(program), now.Format(time.RFC3339))
-	_ = os.Remove(holderPath(path)) // also what leads elsewhere
-	if file, err := os.OpenFile(holderPath(path), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600); err == nil {
-		_, _ = file.WriteString(line)
-		_ = file.Close()
-	}
-	_ = os.Chtimes(path, now, now) // keeps cleaners of temporary folders away
-}
-
-func holder(path string) string {
-	file, err := openOwn(holderPath(path))
-	if err != nil {
-		return ""
-	}
-	defer file.Close()
-	data, err := io.ReadAll(io.LimitReader(file, 501))
-	if err != nil || len(data) > 500 {
-		return ""
-	}
-	return text.Short(string(data))
-}
-
-func unavailable(what string, err error) error {
-	return fmt.Errorf("%w: %s: %w", ErrUnavailable, what, err)
 }

@@ -1,14 +1,10 @@
 package tokenstore
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
-	"time"
 
 	"github.com/astravue/mcp-client-go/internal/text"
 )
@@ -122,99 +118,4 @@ func folderError(err error) error {
 		return err
 	}
 	return unavailable("folder", err)
-}
-
-// ReadSecretFile returns what is in the file at path: an identity, a
-// passphrase, a client secret, a key, at most 4 MiB. Symbolic links are
-// followed, as mounted secrets are some. A pipe is read until it ends, such as
-// that of a shell's <(…).
-//
-// The file belongs to this user, and then no other may read or write it, or to
-// root, and then its group may read it too: what the libraries of SSH and
-// PostgreSQL ask of a key. On a mount that cannot be written to, where nobody
-// could change that (secrets of a container), any owner is taken, and others
-// may read it. Else the error is a [*FileError] that wraps [ErrExposed]; it is
-// one that wraps [ErrUnavailable] for what is neither file nor pipe. What is
-// larger is ErrCorrupt; a file system that does not answer before ctx ends is
-// ErrUnavailable; all else is as [os] says it. Windows has no such modes, and
-// there nothing is asked of a file. Safe for concurrent use.
-func ReadSecretFile(ctx context.Context, path string) (Secret, error) {
-	data, err := under(ctx, func() ([]byte, error) { return readGiven(path) }, nil)
-	return NewSecret(string(data)), err
-}
-
-func readGiven(path string) ([]byte, error) {
-	path, err := filepath.Abs(path) // a command that mends it may be typed elsewhere
-	if err != nil {
-		return nil, err
-	}
-	check := func(info fs.FileInfo, err error) error {
-		if err != nil || info.Mode().Type() == fs.ModeNamedPipe {
-			return err
-		}
-		return notAFile(path, info.Mode())
-	}
-	if err := check(os.Stat(path)); err != nil {
-		return nil, err
-	}
-	file, err := os.OpenFile(path, os.O_RDONLY|openNoWait, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	info, err := file.Stat()
-	if err := check(info, err); err != nil {
-		return nil, err
-	}
-	if err := givenFile(path, file, info); err != nil {
-		return nil, err
-	}
-	return readAll(path, file)
-}
-
-// readAll reads a file that may be anything, up to a bound.
-func readAll(path string, r io.Reader) ([]byte, error) {
-	data, err := io.ReadAll(io.LimitReader(r, maxFile+1))
-	if err == nil && len(data) > maxFile {
-		err = fmt.Errorf("%w: %s is too large", ErrCorrupt, path)
-	}
-	return data, err
-}
-
-// grace is what f has, when its context has ended, to return by itself.
-const grace = time.Second
-
-// under runs f, which may hang in a file system that does not answer and knows
-// of no context: it is left behind soon after ctx has ended. What it yields
-// later goes to late, if that is not nil.
-func under[T any](ctx context.Context, f func() (T, error), late func(T, error)) (T, error) {
-	type result struct {
-		value T
-		err   error
-	}
-	done := make(chan result, 1)
-	go func() {
-		v, err := f()
-		done <- result{v, err}
-	}()
-	select {
-	case r := <-done:
-		return r.value, r.err
-	case <-ctx.Done():
-	}
-	wait := time.NewTimer(grace)
-	defer wait.Stop()
-	select {
-	case r := <-done:
-		return r.value, r.err
-	case <-wait.C:
-	}
-	if late != nil {
-		go func() {
-			r := <-done
-			late(r.value, r.err)
-		}()
-	}
-	var none T
-	return none, unavailable("the disk does not answer, or the pipe", ctx.Err())
 }

@@ -4,48 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 	"time"
 )
-
-// A Key names a record in a store. Make one with [GrantKey] or
-// [RegistrationKey]; any string works.
-type Key string
-
-const signInSuffix = "#sign-in"
-
-// GrantKey names the grant of one account at one server. The account is the
-// caller's own name for it; "" is the default account.
-func GrantKey(server, account string) Key { return joinKey("grant", server, account) }
-
-// RegistrationKey names the registration of an application at an issuer for the
-// servers of one origin (RFC 6454 §6.2), with these redirect addresses, in any
-// order. A client of its own for each origin has the user asked once for each:
-// consent to a client (RFC 6749 §3.1) would else be consent to every server
-// that names the issuer (RFC 9728 §7.4).
-//
-// Its first word is "client". Keys of "registration" named no origin: grants of
-// that time still name them, and no sign-in uses what is stored there.
-func RegistrationKey(issuer, application, origin string, redirectURIs ...string) Key {
-	uris := slices.Sorted(slices.Values(redirectURIs))
-	return joinKey(append([]string{"client", issuer, application, origin}, uris...)...)
-}
-
-// joinKey quotes each part, so that two lists never make the same key.
-func joinKey(parts ...string) Key {
-	for i, p := range parts {
-		parts[i] = fmt.Sprintf("%q", p)
-	}
-	return Key(strings.Join(parts, " "))
-}
-
-// SignIn names the lock that a sign-in for k holds, so that many processes
-// open one browser while nobody who refreshes waits for a person.
-func (k Key) SignIn() Key { return k + signInSuffix }
-
-// IsSignIn reports whether k came from [Key.SignIn].
-func (k Key) IsSignIn() bool { return strings.HasSuffix(string(k), signInSuffix) }
 
 // A Record is what a store keeps under a key: exactly one of Grant and
 // Registration is set.
@@ -109,29 +69,6 @@ type Registration struct {
 	ManagementURI   string
 	ManagementToken Secret
 	CreatedAt       time.Time
-}
-
-// A Mark is written before a refresh token is sent and removed when the answer
-// is saved, so that a process that finds one knows that the token may be spent.
-// Besides it holds what processes have to remember together. Under a key that
-// has no record it is a note: of how often something was done, in Tries, and
-// since when, in At. It never holds a secret.
-type Mark struct {
-	// Pending says that a refresh token was sent and no answer was saved.
-	Pending    bool      `json:"pending,omitempty"`
-	Generation string    `json:"generation,omitempty"` // of the grant whose token was sent
-	At         time.Time `json:"at,omitzero"`          // when it was sent
-	Tries      int       `json:"tries,omitempty"`      // how often
-
-	// NotBefore is the end of the back-off that all processes share.
-	NotBefore time.Time `json:"not_before,omitzero"`
-	// Failures counts failed flights since the last success.
-	Failures int `json:"failures,omitempty"`
-
-	// NewIssuerAt is when a sign-in that nobody asked for was last begun at
-	// another issuer than the grant's. It is of no generation: refreshes and
-	// sign-ins keep it, until somebody asks for a sign-in.
-	NewIssuerAt time.Time `json:"new_issuer_at,omitzero"`
 }
 
 // schema is the version of the stored form. A reader refuses a newer one.
@@ -243,21 +180,4 @@ func DecodeRecord(data []byte) (Record, error) {
 		return Record{}, fmt.Errorf("%w: not a record", ErrCorrupt)
 	}
 	return r, nil
-}
-
-func encodeMark(m Mark) []byte {
-	data, err := json.Marshal(m)
-	if err != nil {
-		// A Mark holds nothing that JSON cannot carry but a year beyond 9999.
-		data, _ = json.Marshal(Mark{Pending: m.Pending, Generation: m.Generation, Tries: m.Tries, Failures: m.Failures})
-	}
-	return data
-}
-
-func decodeMark(data []byte) Mark {
-	var m Mark
-	if json.Unmarshal(data, &m) != nil {
-		return Mark{Pending: true}
-	}
-	return m
 }

@@ -223,3 +223,7 @@ func (l *Locked) SetMark(ctx context.Context, m Mark) error {
 	}
 	return l.entries.Write(ctx, EntryMark, encodeMark(m))
 }
+
+func unavailable(what string, err error) error {
+	return fmt.Errorf("%w: %s: %w", ErrUnavailable, what, err)
+}

@@ -1,0 +1,123 @@
+package tokenstore
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"strings"
+)
+
+func (s *keychainEntries) markName() string { return s.name + ".mark" }
+
+// partSize is what fits everywhere. On macOS the part is encoded in base64 and
+// must fit into a command of 4,096 bytes with its names.
+const partSize = 2000
+
+// maxParts bounds what a damaged head can make a reader ask for.
+const maxParts = 500
+
+// A head says where the record is. Saving takes these steps, and a crash
+// between any two of them leaves a head that names all parts there are:
+//
+//  1. {Set: old, Other: new}  then the new parts are written
+//  2. {Set: new, Other: old}  the record has changed; the old parts are dropped
+//  3. {Set: new}
+type head struct {
+	Version int      `json:"v"`
+	Set     *partSet `json:"set,omitempty"`   // the record; nil: there is none
+	Other   *partSet `json:"other,omitempty"` // half written, or not yet all dropped
+}
+
+// A partSet is one saved record. Its ID is random and never used again, so
+// that a write that comes too late harms no other set.
+type partSet struct {
+	ID       string `json:"id"`
+	Parts    int    `json:"parts"`
+	Sum      string `json:"sum"` // of key and data
+	Encoding string `json:"enc,omitempty"`
+}
+
+func (p *partSet) id() string {
+	if p == nil {
+		return ""
+	}
+	return p.ID
+}
+
+func (p *partSet) valid() bool {
+	return p == nil || p.ID != "" && len(p.ID) <= 64 && strings.Trim(p.ID, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") == "" &&
+		p.Parts > 0 && p.Parts <= maxParts && (p.Encoding == "" || p.Encoding == "base64")
+}
+
+const headVersion = 1
+
+func (h head) encode() string {
+	h.Version = headVersion
+	data, err := json.Marshal(h)
+	if err != nil {
+		panic(err) // strings and numbers
+	}
+	return string(data)
+}
+
+func decodeHead(data string) (head, error) {
+	var h head
+	err := json.Unmarshal([]byte(data), &h)
+	switch {
+	case err == nil && h.Version > headVersion:
+		return head{}, fmt.Errorf("%w: written by a newer version (layout %d, this one knows %d)", ErrCorrupt, h.Version, headVersion)
+	case err != nil, h.Version < 1, h.Set == nil && h.Other == nil, !h.Set.valid(), !h.Other.valid():
+		return head{}, fmt.Errorf("%w: the keychain item is not a head", ErrCorrupt)
+	}
+	return h, nil
+}
+
+// split makes a set of data, as it is saved under key.
+func split(key Key, data []byte) (set *partSet, parts []string, err error) {
+	set = &partSet{ID: rand.Text(), Sum: sum(key, data)}
+	text := string(data)
+	if !plain(text) {
+		text, set.Encoding = base64.StdEncoding.EncodeToString(data), "base64"
+	}
+	for len(text) > partSize {
+		parts, text = append(parts, text[:partSize]), text[partSize:]
+	}
+	parts = append(parts, text)
+	set.Parts = len(parts)
+	if set.Parts > maxParts {
+		return nil, nil, fmt.Errorf("%w: a record of %d bytes is too large for the keychain", ErrUnavailable, len(data))
+	}
+	return set, parts, nil
+}
+
+// join is the inverse of split; false: these are not the parts of that set.
+func (p *partSet) join(key Key, parts []string) (data []byte, ok bool) {
+	data = []byte(strings.Join(parts, ""))
+	if p.Encoding == "base64" {
+		var err error
+		if data, err = base64.StdEncoding.DecodeString(string(data)); err != nil {
+			return nil, false
+		}
+	}
+	return data, len(parts) == p.Parts && sum(key, data) == p.Sum
+}
+
+// sum binds the data to its key: a head that was moved to another key's name
+// is damaged, not somebody else's record.
+func sum(key Key, data []byte) string {
+	sum := sha256.Sum256(append(fmt.Appendf(nil, "%q ", key), data...))
+	return hex.EncodeToString(sum[:])
+}
+
+// plain reports whether s is printable ASCII, which every keychain gives back
+// as it was, wherever it is split.
+func plain(s string) bool {
+	return strings.IndexFunc(s, func(r rune) bool { return r < ' ' || r > '~' }) < 0
+}
+
+func (s *keychainEntries) partName(p *partSet, i int) string {
+	return fmt.Sprintf("%s.%s.%d", s.name, p.ID, i)
+}
