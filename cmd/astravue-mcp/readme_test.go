@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -44,4 +45,32 @@ func TestReadmeTranscript(t *testing.T) {
 		t.Fatal(err)
 	}
 	testscript.Run(t, scripts(dir))
+}
+
+// TestReadmeCommands looks for the packages, subcommands and flags that the README's commands name.
+func TestReadmeCommands(t *testing.T) {
+	readme, err := os.ReadFile(filepath.Join("..", "..", "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	commands := regexp.MustCompile(`\bgo (?:get|install|run|doc) (\S+?)(?:@latest)?[ \n`+"`]").FindAllStringSubmatch(string(readme), -1)
+	if len(commands) < 4 {
+		t.Fatalf("README.md has %d commands that name packages", len(commands))
+	}
+	for _, c := range commands {
+		dir, ours := strings.CutPrefix(c[1]+"/", "github.com/astravue/mcp-client-go/")
+		if !ours {
+			dir, ours = strings.CutPrefix(dir, "./")
+		}
+		if info, err := os.Stat(filepath.Join("..", "..", dir)); !ours || err != nil || !info.IsDir() {
+			t.Errorf("README.md: no package of this module: %s", c[1])
+		}
+	}
+	help := new(strings.Builder)
+	run(t.Context(), []string{"--help"}, strings.NewReader(""), help, io.Discard)
+	for _, c := range regexp.MustCompile(`astravue-mcp ([a-z]+|--[a-z]+)`).FindAllStringSubmatch(string(readme), -1) {
+		if !regexp.MustCompile(`(?m)^ +(-\w, )?` + c[1] + `\b`).MatchString(help.String()) {
+			t.Errorf("README.md: there is no astravue-mcp %s", c[1])
+		}
+	}
 }
