@@ -15,6 +15,13 @@ const (
 	lastEventIDHeader = "Last-Event-Id"
 )
 
+const (
+	methodListTools = "tools/list"
+	methodCallTool  = "tools/call"
+	methodElicit    = "elicitation/create"
+	methodSubscribe = "subscriptions/listen" // its answer is a stream that never ends
+)
+
 // A call is what a request asks for.
 type call struct {
 	mcp       bool       // it belongs to the MCP transport

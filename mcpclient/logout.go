@@ -59,7 +59,7 @@ func (c *Client) Logout(ctx context.Context) (*LogoutResult, error) {
 			return err
 		}
 		if r.Grant != nil {
-			a.revoke(ctx, r.Grant, res)
+			res.revoke(ctx, a.settings, r.Grant)
 		}
 		// The tokens may be revoked by now, and the caller gone: a record of dead
 		// tokens must not stay.
@@ -72,8 +72,8 @@ func (c *Client) Logout(ctx context.Context) (*LogoutResult, error) {
 	return res, nil
 }
 
-// revoke revokes the tokens of g and says in res what became of them.
-func (a *authorizer) revoke(ctx context.Context, g *tokenstore.Grant, res *LogoutResult) {
+// revoke revokes the tokens of g and says what became of them.
+func (res *LogoutResult) revoke(ctx context.Context, s *settings, g *tokenstore.Grant) {
 	if clock.Now().Before(g.ExpiresAt) {
 		res.AccessUntil = g.ExpiresAt
 	}
@@ -82,7 +82,7 @@ func (a *authorizer) revoke(ctx context.Context, g *tokenstore.Grant, res *Logou
 		return
 	}
 	res.Revocation = Revoked
-	ctx, cancel := context.WithTimeout(ctx, a.requestTimeout) // for both: others wait for the lock
+	ctx, cancel := context.WithTimeout(ctx, s.requestTimeout) // for both: others wait for the lock
 	defer cancel()
 	auth := oauthhttp.ClientAuth{ID: g.ClientID, Secret: g.ClientSecret, Method: g.AuthMethod}
 	for _, t := range []struct {
@@ -93,8 +93,8 @@ func (a *authorizer) revoke(ctx context.Context, g *tokenstore.Grant, res *Logou
 			continue
 		}
 		start := time.Now()
-		err := oauthhttp.Revoke(ctx, a.oauth, g.RevocationEndpoint, t.token.Reveal(), t.hint, auth)
-		a.audit(ctx, StepConnect, "revoke "+t.hint, g.ClientID, start, err)
+		err := oauthhttp.Revoke(ctx, s.oauth, g.RevocationEndpoint, t.token.Reveal(), t.hint, auth)
+		s.audit(ctx, StepConnect, "revoke "+t.hint, g.ClientID, start, err)
 		if te := new(oauthhttp.TokenError); errors.As(err, &te) && te.Code == "unsupported_token_type" && t.hint == "access_token" {
 			continue // a self-contained token ends by itself
 		}

@@ -41,6 +41,15 @@ func (e *event) rewrite(msg jsonrpc.Message) {
 	e.msg, e.raw = msg, fmt.Appendf(raw, "data: %s\n\n", data)
 }
 
+// encodeEvent returns r as an event.
+func encodeEvent(r *jsonrpc.Response) []byte {
+	data, err := jsonrpc.EncodeMessage(r)
+	if err != nil {
+		return nil // r was decoded from what is encoded here
+	}
+	return fmt.Appendf(nil, "data: %s\n\n", data)
+}
+
 // An eventReader reads whole events. What the SDK could only answer by ending
 // the session is dropped: an event that is no JSON-RPC message, a line that is
 // no field. So is what is more than the SDK may be given, and for a response that
@@ -66,15 +75,6 @@ func (c *conn) droppedEvent(why error) {
 	c.log.Warn("the server sent an event that is of no use", "step", StepConnect.String(), "why", why)
 }
 
-// encodeEvent returns r as an event.
-func encodeEvent(r *jsonrpc.Response) []byte {
-	data, err := jsonrpc.EncodeMessage(r)
-	if err != nil {
-		return nil // r was decoded from what is encoded here
-	}
-	return fmt.Appendf(nil, "data: %s\n\n", data)
-}
-
 // next returns the next event. Comments and empty events are passed over.
 func (r *eventReader) next() (event, error) {
 	for r.err == nil {
@@ -85,22 +85,32 @@ func (r *eventReader) next() (event, error) {
 	return event{}, r.err
 }
 
-// read reads to the next empty line or, as not all servers end with one, to
-// the end: there an event counts only if it is a message, which a part of one
-// never is.
+// read reads the next event; ok is false if nothing of it is handed on. Not all
+// servers end the last event with an empty line. At the end of a stream an event
+// counts if its data is a message: a part of a message never is one.
 func (r *eventReader) read() (e event, ok bool) {
-	var data []byte
-	var name string
-	for {
-		line, err := r.line(r.bounds.most - len(e.raw))
-		if err != nil {
-			r.err = err
-		}
+	e, name, data := r.fields()
+	if len(e.raw) == 0 || r.err != nil && !errors.Is(r.err, io.EOF) {
+		return event{}, false
+	}
+	e.raw = append(e.raw, '\n')
+	if len(data) == 0 || name != "" && name != "message" {
+		return e, r.err == nil // it is there for its ID, at which the stream is resumed
+	}
+	return r.decode(e, data)
+}
+
+// fields reads lines to the next empty one, or to the end. It leaves out lines
+// that are no field, since the SDK does not take them.
+func (r *eventReader) fields() (e event, name string, data []byte) {
+	for r.err == nil {
+		var line []byte
+		line, r.err = r.line(r.bounds.most - len(e.raw))
 		if len(line) == 0 {
 			break
 		}
 		field, value, _ := bytes.Cut(line, []byte(":"))
-		trimmed, known := bytes.TrimSpace(value), true
+		trimmed := bytes.TrimSpace(value)
 		switch string(field) {
 		case "data":
 			data = append(append(data, trimmed...), '\n')
@@ -113,30 +123,22 @@ func (r *eventReader) read() (e event, ok bool) {
 				e.retry = time.Duration(ms) * time.Millisecond
 			}
 		default:
-			known = false
+			continue
 		}
-		if known {
-			e.raw = append(append(append(append(e.raw, field...), ':'), value...), '\n')
-		}
-		if err != nil {
-			break
-		}
+		e.raw = append(append(append(append(e.raw, field...), ':'), value...), '\n')
 	}
-	if len(e.raw) == 0 || r.err != nil && !errors.Is(r.err, io.EOF) {
-		return event{}, false
-	}
-	e.raw = append(e.raw, '\n')
-	// Without data it is there for its ID, at which the stream is resumed.
-	data = bytes.TrimSpace(data)
-	if len(data) == 0 || name != "" && name != "message" {
-		return e, r.err == nil
-	}
+	return e, name, bytes.TrimSpace(data)
+}
+
+// decode makes data the message of e. A response that is more than the SDK may
+// have becomes an error for the call that waits for it.
+func (r *eventReader) decode(e event, data []byte) (event, bool) {
 	var err error
 	if e.weight, err = r.bounds.check(data); err != nil {
 		resp, known := excess(data, err)
 		switch {
 		case !known && r.err == nil:
-			r.err = err // it may be what the stream is there for
+			r.err = err // it may be the answer that the stream is there for
 			return event{}, false
 		case resp == nil:
 			r.dropped(err)

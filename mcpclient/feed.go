@@ -1,0 +1,247 @@
+package mcpclient
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"time"
+
+	"github.com/astravue/mcp-client-go/internal/oauthhttp"
+)
+
+// openStream answers a GET at once and feeds it from as many upstream streams
+// as it takes. The SDK's Connect would wait for a stream that is refused, and
+// an outage would end its session.
+func (c *conn) openStream(req *http.Request) *http.Response {
+	r, w := io.Pipe()
+	ctx, cancel := context.WithCancel(req.Context())
+	f := c.newFeed(req, w)
+	go func() { w.CloseWithError(f.run(ctx)) }()
+	return eventAnswer(req, &feedBody{r, cancel})
+}
+
+// eventAnswer is an answer that begins at once.
+func eventAnswer(req *http.Request, body io.ReadCloser) *http.Response {
+	return &http.Response{
+		Status: "200 OK", StatusCode: http.StatusOK,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header:        http.Header{"Content-Type": {"text/event-stream"}},
+		Body:          body,
+		ContentLength: -1,
+		Request:       req,
+	}
+}
+
+// feedBody is what the SDK reads of a feed. Closing it ends the feed.
+type feedBody struct {
+	*io.PipeReader
+	cancel context.CancelFunc
+}
+
+func (b *feedBody) Close() error {
+	b.cancel()
+	return b.PipeReader.Close()
+}
+
+const (
+	// resumeTries bounds how often the stream of a call is asked for again.
+	resumeTries = 5
+	backoffMin  = time.Second
+	backoffMax  = 30 * time.Second
+)
+
+// A feed is the answer to one GET of the SDK's: the standalone stream, or the
+// stream of a call that the SDK resumes. One goroutine runs it, and nothing
+// else touches its fields.
+type feed struct {
+	conn *conn
+	req  *http.Request
+	w    io.Writer // to the SDK
+
+	resuming bool    // it is the stream of a call, and ends with the answer
+	call     *stream // that call; an empty one if resuming is false, or the call is not known
+
+	asked    bool          // the server was asked at least once
+	last     string        // ID of the last event, at which the server is to go on
+	session  string        // that the ID belongs to
+	streamed string        // the last session in which the server had a stream
+	retry    time.Duration // between two tries, as the server wants it
+	wait     time.Duration // before the next try, as an answer to this one asks for
+	failures int           // tries in a row without an event
+}
+
+func (c *conn) newFeed(req *http.Request, w io.Writer) *feed {
+	f := &feed{conn: c, req: req, w: w, last: req.Header.Get(lastEventIDHeader)}
+	f.resuming = f.last != ""
+	if f.call = c.parked.take(f.last); f.call == nil {
+		f.call = &stream{conn: c, req: req}
+	}
+	return f
+}
+
+// A verdict is what one try of a feed has come to.
+type verdict int
+
+const (
+	failed  verdict = iota // there was no event: try again, after a longer wait each time
+	moved                  // there were events, or a new session: try again
+	quiet                  // the server has nothing to say in this session
+	lost                   // the call's answer cannot be had any more
+	written                // the SDK has all that it wants
+)
+
+// run copies events to the SDK until ctx ends or, for the stream of a call,
+// until that is answered or cannot be had any more.
+func (f *feed) run(ctx context.Context) error {
+	for wait := time.Duration(0); ; wait = max(f.wait, f.retry, backoff(f.failures)) {
+		if err := sleep(ctx, wait); err != nil {
+			return err
+		}
+		verdict, why := f.once(ctx)
+		switch verdict {
+		case moved:
+			f.failures = 0
+		case failed:
+			// A caller waits for the answer: it hears soon that there is none.
+			if f.failures++; f.resuming && (f.failures >= resumeTries || f.wait > backoffMax) {
+				return f.lose(io.EOF)
+			}
+		case quiet:
+			if f.resuming {
+				return f.lose(io.EOF)
+			}
+			if err := f.nextSession(ctx); err != nil {
+				return err
+			}
+			f.failures = 0
+		case lost:
+			return f.lose(why)
+		case written:
+			return why
+		}
+	}
+}
+
+// once asks the server for its stream and copies what comes. The error belongs
+// to the verdicts lost and written.
+func (f *feed) once(ctx context.Context) (verdict, error) {
+	f.wait = 0
+	r, id := f.conn.session.tag(f.req.Clone(ctx))
+	if f.asked && id != f.session {
+		if f.resuming {
+			return lost, io.EOF // the answer went with the session
+		}
+		f.last = "" // event IDs mean nothing in another session
+		r.Header.Del(lastEventIDHeader)
+	}
+	f.asked, f.session = true, id
+	if f.last != "" {
+		r.Header.Set(lastEventIDHeader, f.last)
+	}
+	resp, err := f.conn.followed(r, nil, askNever, nil) // nobody waits for this stream
+	switch {
+	case err != nil:
+		if resp != nil {
+			oauthhttp.Drain(resp)
+		}
+		if errors.Is(err, ErrClosed) || forbids(err) {
+			return quiet, nil
+		}
+		return failed, nil
+	case isEvents(resp):
+		return f.copy(resp)
+	}
+	oauthhttp.Drain(resp)
+	if resp.StatusCode == http.StatusNotFound && id != "" {
+		if f.resuming || f.streamed != id {
+			return quiet, nil // of a session that never had a stream, 404 means what 405 does
+		}
+		if f.conn.revive(ctx, id, call{}) != nil {
+			return failed, nil
+		}
+		return moved, nil
+	}
+	f.wait = oauthhttp.RetryAfter(resp.Header)
+	if resp.StatusCode/100 == 4 && resp.StatusCode != http.StatusTooManyRequests {
+		return quiet, nil // 405 and its like: the server has nothing to say on its own
+	}
+	return failed, nil
+}
+
+// copy copies the events of resp to the SDK.
+func (f *feed) copy(resp *http.Response) (verdict, error) {
+	defer resp.Body.Close()
+	f.streamed, f.call.from = f.session, resp
+	done := failed
+	for events := f.conn.newEventReader(resp.Body); ; {
+		e, err := events.next()
+		switch {
+		case errors.Is(err, ErrTooLarge) && f.resuming:
+			return lost, err
+		case errors.Is(err, ErrTooLarge):
+			f.last = "" // or the event would come again
+			return done, nil
+		case err != nil:
+			return done, nil
+		}
+		done = moved
+		f.call.see(&e)
+		if len(e.raw) == 0 {
+			continue
+		}
+		f.last = cmp.Or(e.id, f.last)
+		if e.retry > 0 {
+			f.retry = min(e.retry, backoffMax)
+		}
+		if _, err := f.w.Write(e.raw); err != nil {
+			return written, err // the SDK has closed its side
+		}
+		if f.resuming && e.isResponse() {
+			return written, io.EOF
+		}
+	}
+}
+
+// nextSession waits until the session is another one. The server had nothing to
+// say in this one, but a POST may begin another.
+func (f *feed) nextSession(ctx context.Context) error {
+	for live := f.session; live == f.session; _, live = f.conn.session.tag(f.req) {
+		if err := sleep(ctx, backoffMax); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lose ends the stream of a call whose answer cannot be had any more, with what
+// comes in place of that.
+func (f *feed) lose(why error) error {
+	if f.call.asked.wanted {
+		instead := f.call.instead(why)
+		defer instead.Close()
+		if _, err := io.Copy(f.w, instead); err != nil {
+			return err
+		}
+	}
+	return io.EOF
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
+
+// backoff returns how long to wait after so many failures in a row: half of it
+// for certain and half by chance, so that clients do not come back all at once.
+func backoff(failures int) time.Duration {
+	d := backoffMin << min(failures, 6)
+	d = min(d, backoffMax)
+	return d/2 + rand.N(d/2)
+}
