@@ -105,7 +105,7 @@ func (a *app) login(ctx context.Context, o loginFlags) error {
 	pasted := &pasteboard{tty: tty, lines: make(chan string)}
 	c := a.signInClient(o, pasted)
 	if err := tryStore(ctx, c.Store); err != nil {
-		return &mcpclient.StepError{Step: mcpclient.StepExchange, Err: err}
+		return &mcpclient.StepError{Step: mcpclient.StepExchange, Err: err} // the step that stores tokens
 	}
 	opts := &mcpclient.LoginOptions{
 		Pasted: pasted.lines,
@@ -116,10 +116,11 @@ func (a *app) login(ctx context.Context, o loginFlags) error {
 	}
 	err := c.Login(ctx, opts)
 	if m := new(discovery.MismatchError); errors.As(err, &m) && m.Field == "issuer" && a.issuer == "" && (o.yes || a.agrees(ctx, tty, m)) {
+		// A client keeps the issuer that it began with, so another one signs in.
 		if err := c.Close(); err != nil {
 			return err
 		}
-		store := c.Store // it knows the passphrase
+		store := c.Store // it knows the passphrase already
 		c = a.signInClient(o, pasted)
 		c.Store, c.Issuer = store, m.Got
 		err = c.Login(ctx, opts)
@@ -137,8 +138,9 @@ func (a *app) login(ctx context.Context, o loginFlags) error {
 
 // signInClient returns a client that shows and opens the sign-in page.
 //
-// A browser on this computer gets an address that only it can use, and that other users of the
-// computer may see. A browser elsewhere gets the authorization URL, which is good in any.
+// A browser on this computer gets a page of the client's own, through OpenBrowser. Only that browser
+// can use its address, so other users of the computer may see it. A browser elsewhere gets the
+// authorization URL, through ShowURL. With JSON a program gets that too, since it may pass it on.
 func (a *app) signInClient(o loginFlags, pasted *pasteboard) *mcpclient.Client {
 	c := a.newClient()
 	c.Registration, c.Issuer, c.Scopes = o.registration, a.issuer, strings.Fields(o.scopes)

@@ -14,21 +14,24 @@ import (
 	"github.com/astravue/mcp-client-go/internal/text"
 )
 
-// A printer is the way to standard output or standard error: nothing else in this program
-// writes there. What it is given may be a stranger's, and is made harmless by what it is printed
-// as: a part of a line, a cell of a table, lines, or JSON. What is written past these methods (by
-// cobra, slog or a browser) meets the filter of [text.Writer] still.
+// A printer writes to standard output or standard error, and nothing else does.
 //
-// It also keeps what strangers write from looking like what this program says: on a terminal
-// no line is left to be broken by its width, where the rest would begin at the margin.
+// Its methods take words of servers and other strangers, which may hold control characters and line
+// ends. Each method makes them harmless for their place: a part of a line, a cell of a table, whole
+// lines, or JSON. Cobra, slog and a browser write to the printer directly, and there the filter of
+// [text.Writer] removes control characters.
 //
-// It is safe for concurrent use, a line at a time.
+// A terminal breaks a line that is too long, and the rest begins at the margin, where it could
+// pass for a line of this program. So methods that print a stranger's words break lines themselves,
+// and indent the rest.
+//
+// Safe for concurrent use; lines of two goroutines do not mix.
 type printer struct {
 	io.Writer
-	width int // of the terminal in columns; 0: it is none
+	width int // columns of the terminal; 0: not a terminal
 }
 
-// newPrinter returns a printer to w.
+// newPrinter returns a printer to w, which is a terminal or not.
 func newPrinter(w io.Writer) *printer {
 	p := &printer{Writer: text.NewWriter(w)}
 	if f, ok := w.(*os.File); ok {
@@ -39,22 +42,24 @@ func newPrinter(w io.Writer) *printer {
 	return p
 }
 
-// quiet is where nothing is printed.
+// quiet returns a printer that prints nothing.
 func quiet() *printer { return &printer{Writer: io.Discard} }
 
-// line prints a line. The format is ours, each argument a part of that line.
+// line prints a line. The format is ours and may hold line ends; the arguments may be a
+// stranger's and cannot end the line. It does not break lines: addresses and commands are copied.
 func (p *printer) line(format string, args ...any) {
 	fmt.Fprintln(p, sprintf(format, args...))
 }
 
-// sentence prints a line in which a stranger may have a say, broken on a terminal so that no rest
-// of it begins at the margin. It is not for what is copied into a shell.
+// sentence prints a line and breaks it at the width of a terminal. It is for lines that hold a
+// stranger's words, and not for commands to copy.
 func (p *printer) sentence(format string, args ...any) {
 	lines := wrap(sprintf(format, args...), p.width, p.width-len(indent))
 	fmt.Fprintln(p, strings.Join(lines, "\n"+indent))
 }
 
-// body prints lines, each behind the margin given: "" is for a result that programs read.
+// body prints lines of a stranger, each behind the margin. With the margin "" nothing is broken: it
+// is a result, which a program may read.
 func (p *printer) body(margin, s string) {
 	s = text.Body(s)
 	if margin == "" {
@@ -68,7 +73,7 @@ func (p *printer) body(margin, s string) {
 	}
 }
 
-// json prints one JSON document, as one line or with lines for its members.
+// json prints one JSON document on one line, or with lines on a line for each member.
 func (p *printer) json(v any, lines bool) error {
 	doc, err := encodeJSON(v, lines)
 	if err != nil {
@@ -78,7 +83,7 @@ func (p *printer) json(v any, lines bool) error {
 	return err
 }
 
-// encodeJSON returns v in JSON that can be printed.
+// encodeJSON returns v in JSON, with control characters escaped and <, > and & as they are.
 func encodeJSON(v any, lines bool) ([]byte, error) {
 	var doc bytes.Buffer
 	e := json.NewEncoder(&doc)
@@ -92,7 +97,7 @@ func encodeJSON(v any, lines bool) ([]byte, error) {
 	return text.JSON(doc.Bytes()), nil
 }
 
-// sprintf is fmt.Sprintf with arguments that are parts of a line.
+// sprintf is fmt.Sprintf for a line: all arguments but numbers and booleans become harmless text.
 func sprintf(format string, args ...any) string {
 	safe := make([]any, len(args))
 	for i, arg := range args {
@@ -100,7 +105,7 @@ func sprintf(format string, args ...any) string {
 		case reflect.Bool, reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64,
 			reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64, reflect.Float32, reflect.Float64:
 			if _, words := arg.(fmt.Stringer); !words {
-				safe[i] = arg // for verbs of numbers
+				safe[i] = arg // for verbs such as %d
 				continue
 			}
 		}

@@ -63,7 +63,7 @@ func TestKeychain(t *testing.T) {
 	testscript.Run(t, p)
 }
 
-// scripts run in a world of their own: an empty home, a file store with an
+// scripts returns how the scripts of a folder run: each with an empty home, a file store with an
 // identity, a browser that approves as olivia, and no server yet.
 func scripts(dir string) testscript.Params {
 	return testscript.Params{
@@ -88,9 +88,9 @@ func scripts(dir string) testscript.Params {
 			if os.Getenv("GORACE") == "" {
 				e.Setenv("GORACE", "atexit_sleep_ms=0") // a second for each of so many processes
 			}
-			w := &world{}
-			e.Values[worldKey{}] = w
-			e.Defer(w.close)
+			host := &env{}
+			e.Values[envKey{}] = host
+			e.Defer(host.close)
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -112,23 +112,23 @@ func scripts(dir string) testscript.Params {
 	}
 }
 
-type worldKey struct{}
+type envKey struct{}
 
-// A world is what runs beside a script, in the process of the test.
-type world struct {
+// An env is what runs beside a script, in the process of the test.
+type env struct {
 	srv    *sandbox.Server
 	undo   []func()
 	closes []func()
 	moved  time.Duration
 }
 
-func (w *world) close() {
-	for _, f := range slices.Backward(w.closes) {
+func (e *env) close() {
+	for _, f := range slices.Backward(e.closes) {
 		f()
 	}
 }
 
-func worldOf(ts *testscript.TestScript) *world { return ts.Value(worldKey{}).(*world) }
+func envOf(ts *testscript.TestScript) *env { return ts.Value(envKey{}).(*env) }
 
 // options splits NAME=VALUE arguments; a bare NAME is NAME=true.
 func options(args []string) map[string]string {
@@ -171,11 +171,11 @@ func cmdSandbox(ts *testscript.TestScript, neg bool, args []string) {
 			*field = v
 		}
 	}
-	w := worldOf(ts)
+	e := envOf(ts)
 	srv, err := sandbox.Start(o)
 	ts.Check(err)
-	w.srv = srv
-	w.closes = append(w.closes, func() { _ = srv.Close() })
+	e.srv = srv
+	e.closes = append(e.closes, func() { _ = srv.Close() })
 	ts.Setenv("ASTRAVUE_MCP_SERVER", srv.URL())
 	ts.Setenv("API", srv.APIURL())
 	ts.Setenv("HOSTPORT", strings.TrimPrefix(srv.APIURL(), "http://"))
@@ -211,8 +211,8 @@ func cmdOpenMCP(ts *testscript.TestScript, neg bool, args []string) {
 		}}, nil, nil
 	})
 	hs := httptest.NewServer(mcp.NewStreamableHTTPHandler(func(*http.Request) *mcp.Server { return server }, nil))
-	w := worldOf(ts)
-	w.closes = append(w.closes, func() { hs.CloseClientConnections(); hs.Close() })
+	e := envOf(ts)
+	e.closes = append(e.closes, func() { hs.CloseClientConnections(); hs.Close() })
 	ts.Setenv("ASTRAVUE_MCP_SERVER", hs.URL+"/mcp")
 }
 
@@ -220,10 +220,10 @@ func cmdOpenMCP(ts *testscript.TestScript, neg bool, args []string) {
 func cmdAdvance(ts *testscript.TestScript, neg bool, args []string) {
 	d, err := time.ParseDuration(args[0])
 	ts.Check(err)
-	w := worldOf(ts)
-	w.srv.Advance(d)
-	w.moved += d
-	ts.Setenv(clock.EnvVar, w.moved.String())
+	e := envOf(ts)
+	e.srv.Advance(d)
+	e.moved += d
+	ts.Setenv(clock.EnvVar, e.moved.String())
 }
 
 // cmdFault makes a step go wrong: fault STEP [status=N] [body=TEXT|@FILE]
@@ -282,22 +282,22 @@ func cmdFault(ts *testscript.TestScript, neg bool, args []string) {
 		}
 		ts.Check(err)
 	}
-	w := worldOf(ts)
-	w.undo = append(w.undo, w.srv.Fail(sandbox.Step(args[0]), f))
+	e := envOf(ts)
+	e.undo = append(e.undo, e.srv.Fail(sandbox.Step(args[0]), f))
 }
 
 // cmdMend undoes every fault.
 func cmdMend(ts *testscript.TestScript, neg bool, args []string) {
-	w := worldOf(ts)
-	for _, undo := range w.undo {
+	e := envOf(ts)
+	for _, undo := range e.undo {
 		undo()
 	}
-	w.undo = nil
+	e.undo = nil
 }
 
 // cmdRequests counts: requests [STEP N …]. It begins anew.
 func cmdRequests(ts *testscript.TestScript, neg bool, args []string) {
-	srv := worldOf(ts).srv
+	srv := envOf(ts).srv
 	got := srv.Counts().Requests
 	for i := 0; i+1 < len(args); i += 2 {
 		want, err := strconv.Atoi(args[i+1])
@@ -311,7 +311,7 @@ func cmdRequests(ts *testscript.TestScript, neg bool, args []string) {
 
 // cmdChange has an administrator act: change revoke|end|expire|disable|forget WHO.
 func cmdChange(ts *testscript.TestScript, neg bool, args []string) {
-	srv := worldOf(ts).srv
+	srv := envOf(ts).srv
 	ts.Check(map[string]func(string) error{
 		"revoke": srv.RevokeUser, "end": srv.EndSession, "expire": srv.ExpireAccess, "disable": srv.DisableUser, "forget": srv.DeleteClient,
 	}[args[0]](args[1]))

@@ -22,7 +22,7 @@ func (a *app) commandLine(command string) string {
 	return strings.Join(parts, " ")
 }
 
-// mend returns words with the command that puts a file right, if one does.
+// mend returns words and behind them the command that mends a file, or "" if no command does.
 func mend(words string, e *tokenstore.FileError) string {
 	if e == nil || e.Mend == nil {
 		return ""
@@ -33,6 +33,8 @@ func mend(words string, e *tokenstore.FileError) string {
 	return strings.TrimSuffix(words, " ")
 }
 
+// quoteArg quotes a word of this computer's user for their shell, sh. A server's words are for
+// [shellSafe].
 func quoteArg(s string) string {
 	if strings.IndexFunc(s, func(r rune) bool {
 		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_./:@%+=,", r))
@@ -42,9 +44,9 @@ func quoteArg(s string) string {
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
-// shellSafe returns a server's words as an argument that every shell takes as it stands, or false:
-// then no hint may hold them. That is so for sh, cmd.exe and PowerShell, where $, %, `, ! and the
-// rest mean something in quotes too; an argument that begins with a dash would be a flag.
+// shellSafe returns a server's words as an argument that every shell takes as it is. It returns
+// false for all others, which no hint may hold: in sh, cmd.exe or PowerShell $, %, `, ! and more
+// have a meaning even in quotes, and with a dash in front the argument would be a flag.
 func shellSafe(s string) (arg string, harmless bool) {
 	plain := true
 	for _, r := range s {

@@ -8,15 +8,15 @@ import (
 )
 
 const (
-	indent = "  " // of what goes on with a line
+	indent = "  " // before the rest of a broken line
 	gap    = 2    // columns between cells
-	// mostPadded is how wide a column is at most where nothing is broken: one long cell
-	// would make every line as long.
-	mostPadded = 128
+	// maxPadding bounds the spaces after a cell off a terminal, where nothing is broken: one very
+	// long cell would otherwise make every row as long.
+	maxPadding = 128
 )
 
-// A table is rows of cells. No cell can end its row, fill another cell, or move those of other
-// rows off the screen.
+// A table prints rows of cells, in columns that line up. A cell may hold a stranger's words: it
+// cannot end its row, look like another cell, or push other cells off the screen.
 type table struct {
 	p      *printer
 	margin string // before each row
@@ -25,7 +25,7 @@ type table struct {
 
 func (p *printer) table(margin string) *table { return &table{p: p, margin: margin} }
 
-// row adds a row. All rows of a table have the same number of cells.
+// row adds a row. All rows of a table must have equally many cells.
 func (t *table) row(cells ...string) {
 	for i, c := range cells {
 		cells[i] = text.Line(c)
@@ -33,11 +33,11 @@ func (t *table) row(cells ...string) {
 	t.rows = append(t.rows, cells)
 }
 
-// field adds a row of a name that is ours and a value.
+// field adds a row of two cells. The name is ours and may begin with spaces.
 func (t *table) field(name, value string) { t.rows = append(t.rows, []string{name, text.Line(value)}) }
 
-// print prints the rows, on a terminal with cells that do not fit broken into lines, of which the
-// first cell's are indented.
+// print prints the rows. Off a terminal a row is one line. On a terminal a cell that does not fit
+// is broken into lines; those of the first cell are indented, so that only rows begin at the margin.
 func (t *table) print() error {
 	if len(t.rows) == 0 {
 		return nil
@@ -49,8 +49,10 @@ func (t *table) print() error {
 		}
 	}
 	last := len(widths) - 1
-	room := 0 // for the last cell; 0: as much as it takes
+	room := 0 // columns of the last cell on a terminal
 	if w := t.p.width - len(t.margin); t.p.width > 0 {
+		// The first cell gets at most half of the width, the second a quarter, and so on; the last
+		// one gets what is left.
 		used := 0
 		for i := range last {
 			widths[i] = min(widths[i], max(w/(2<<i)-gap, len(indent)+2))
@@ -87,7 +89,7 @@ func (t *table) print() error {
 				}
 				line += part
 				if i < last {
-					line += strings.Repeat(" ", max(min(widths[i], mostPadded)-columns(part), 0)+gap)
+					line += strings.Repeat(" ", max(min(widths[i], maxPadding)-columns(part), 0)+gap)
 				}
 			}
 			out.WriteString(strings.TrimRight(line, " ") + "\n")

@@ -6,12 +6,12 @@ import (
 	"time"
 )
 
-// day prints a time to come for people, and how far away it is.
+// day prints a time in the future and how far away it is.
 func day(t, now time.Time) string {
 	return fmt.Sprintf("%s (in %s)", t.Local().Format("2006-01-02 15:04"), span(t.Sub(now)))
 }
 
-// span prints a length of time for people.
+// span prints a duration, from a minute on without seconds.
 func span(d time.Duration) string {
 	if d > time.Minute {
 		d = d.Round(time.Minute)

@@ -2,15 +2,14 @@ package main
 
 // How this program speaks:
 //
-//   - Results are on standard output, and nothing else is.
-//   - An error is one sentence on standard error, in lower case, behind the
-//     program's name: the step and the cause. The next thing to do follows on a
-//     line of its own.
-//   - Only this file turns an error into advice, by its type, never by its text.
-//   - A token, a code and a passphrase are never printed.
-//   - On standard error only this program's own lines begin at the margin. What a
-//     server says stands in a sentence of ours, or indented.
-//   - A server's words are in a hint only where they mean nothing to a shell.
+//   - Standard output has results and nothing else.
+//   - An error is one sentence on standard error, in lower case, behind the program's name. It has
+//     the step and the cause. A line of its own says what to do next: the hint.
+//   - Only this file turns an error into a hint, by its type and never by its text.
+//   - No token, code or passphrase is printed.
+//   - On standard error only this program's own lines begin at the margin. A server's words are
+//     quoted in a sentence of ours, or indented, so that nobody takes them for ours.
+//   - A hint holds a server's words only if a shell takes them as they are: people copy hints.
 
 import (
 	"context"
@@ -44,14 +43,15 @@ const (
 	exitTool
 )
 
-// A usageError is a command line that makes no sense.
+// A usageError is a wrong command line.
 type usageError struct{ error }
 
 func (e *usageError) Unwrap() error { return e.error }
 
 func usagef(format string, args ...any) error { return &usageError{fmt.Errorf(format, args...)} }
 
-// A toolError is a call that does not fit what the server's tools take.
+// A toolError is a call of a tool that does not exist, or with arguments that its schema rules out.
+// Nothing was sent.
 type toolError struct {
 	tool string // "" if there is no such tool
 	error
@@ -85,18 +85,19 @@ func (e *endedError) timedOut() *timeoutError {
 	return nil
 }
 
-// errTool is a tool's own error, which has been printed already.
+// errTool ends a command after it has printed a tool's own error.
 var errTool = errors.New("the tool reported an error")
 
-// errSignedOut is a command without a session, which has said so already.
+// errSignedOut ends a command after it has printed that there is no session.
 var errSignedOut = errors.New("not signed in")
 
+// A timeoutError is the end of the time of --timeout.
 type timeoutError struct{ after time.Duration }
 
 func (e *timeoutError) Error() string { return fmt.Sprintf("gave up after %s", e.after) }
 func (e *timeoutError) Unwrap() error { return context.DeadlineExceeded }
 
-// codes are what explain returns, for --help.
+// codes are all codes that explain returns. They are printed by --help, and scripts depend on them.
 const codes = `  usage, login_required, token_refused, forbidden, denied, authorization_failed,
   issuer_mismatch, metadata_mismatch, no_pkce, unsafe_address, no_sign_in,
   not_found, no_client_id, registration_refused, too_many_clients, port_taken,
@@ -119,7 +120,7 @@ func (a *app) report(command string, err error) int {
 	message := err.Error()
 	step := new(mcpclient.StepError)
 	if errors.As(err, &step) {
-		message = step.Error() // what the SDK put around it names no cause
+		message = step.Error() // the SDK wraps it in words that name no cause
 	}
 	ended := new(endedError)
 	switch {
@@ -146,7 +147,7 @@ func (a *app) report(command string, err error) int {
 		if forbidden := new(mcpclient.ForbiddenError); errors.As(err, &forbidden) && len(forbidden.SignInFor) > 0 {
 			e["scopes"] = forbidden.SignInFor
 		}
-		_ = a.stderr.json(map[string]any{"error": e}, false) // strings only
+		_ = a.stderr.json(map[string]any{"error": e}, false) // strings cannot fail
 		return status
 	}
 	a.stderr.sentence("astravue-mcp: %s", message)
@@ -156,8 +157,9 @@ func (a *app) report(command string, err error) int {
 	return status
 }
 
-// explain returns an error's code in JSON, the exit status, and what to do. The order of the cases
-// is the rule: an error may fit several of them, and the first one counts.
+// explain returns an error's code in JSON, the exit status, and the hint. An error may fit several
+// cases and the first one counts, so their order is the rule: what a person can mend by the hint
+// comes before what the network or the server did.
 func (a *app) explain(command string, err error) (code string, status int, hint string) {
 	var (
 		ended     *endedError
@@ -188,10 +190,12 @@ func (a *app) explain(command string, err error) (code string, status int, hint 
 		step      = new(mcpclient.StepError)
 	)
 	_ = errors.As(err, &step)
+	_ = errors.As(err, &file) // nil if the error is not about one file
 	switch {
+	// The person.
 	case errors.As(err, &ended) && ended.timedOut() == nil:
 		return "interrupted", exitFailure, ""
-	case errors.As(err, &file) && errors.Is(err, tokenstore.ErrExposed):
+	case file != nil && errors.Is(err, tokenstore.ErrExposed): // before usage and passphrase: their files too
 		return "exposed", exitFailure, "The file was not used." + mend(" To put that right: ", file)
 	case errors.As(err, &tool):
 		if _, harmless := shellSafe(tool.tool); harmless && tool.tool != "" {
@@ -202,6 +206,8 @@ func (a *app) explain(command string, err error) (code string, status int, hint 
 		return "usage", exitUsage, "To see its arguments and flags: " + command + " --help"
 	case errors.Is(err, mcpclient.ErrServerAddress):
 		return "usage", exitUsage, "Give the address of the MCP endpoint, with https:// and its path: --server " + mcpclient.DefaultServer
+
+	// The session, and whether a sign-in would help.
 	case errors.As(err, &forbidden) && errors.Is(err, mcpclient.ErrLoginRequired):
 		scopes, harmless := shellSafe(strings.Join(forbidden.SignInFor, " "))
 		if !harmless {
@@ -216,6 +222,8 @@ func (a *app) explain(command string, err error) (code string, status int, hint 
 		return "token_refused", exitFailure, "Signing in again would not help. Compare this computer's clock with the server's, and ask the server's administrator which audience its tokens need."
 	case errors.As(err, &forbidden):
 		return "forbidden", exitFailure, "Your role in the workspace does not allow this. Ask one of its owners or admins."
+
+	// The answer to a sign-in, and the server's metadata.
 	case errors.As(err, &denied) && denied.Denied():
 		return "denied", exitFailure, "Access was not approved. To try again: " + a.commandLine("login")
 	case errors.As(err, &denied):
@@ -242,6 +250,8 @@ func (a *app) explain(command string, err error) (code string, status int, hint 
 		return "no_sign_in", exitFailure, "Check the address. If it is right, the server needs no sign-in: " + a.commandLine("tools")
 	case errors.As(err, &missing):
 		return "not_found", exitFailure, "Check the address and your connection. To see what is found there: " + a.commandLine("discover")
+
+	// The client.
 	case errors.Is(err, mcpclient.ErrNoRegistration):
 		return "no_client_id", exitFailure, "Create an app in Astravue (Settings → Apps → Create App) and sign in with its ID: " + a.commandLine("login") + " --client-id ID"
 	case errors.As(err, &refused), errors.As(err, &redirects):
@@ -252,6 +262,8 @@ func (a *app) explain(command string, err error) (code string, status int, hint 
 		return "port_taken", exitFailure, "Another program listens there. End it, or choose another address: " + a.commandLine("login") + " --redirect-url http://127.0.0.1/callback"
 	case errors.As(err, &client):
 		return "client_refused", exitFailure, "The server no longer accepts this client ID or secret. Sign in with the right ones: " + a.commandLine("login") + " --client-id ID --client-secret-file FILE"
+
+	// The store.
 	case errors.As(err, &locked):
 		return "locked", exitFailure, "Another program is using this account's tokens. Try again when it is done; if it hangs, end it."
 	case errors.As(err, &phrase):
@@ -270,7 +282,9 @@ func (a *app) explain(command string, err error) (code string, status int, hint 
 		return "store_damaged", exitFailure, "Sign in again to replace what is stored: " + a.commandLine("login")
 	case errors.Is(err, mcpclient.ErrNotSaved):
 		return "not_saved", exitFailure, "The tokens could not be stored. Mend the store, then sign in again: " + a.commandLine("login")
-	case errors.As(err, &retry):
+
+	// A refresh, a call, the wait for a browser, the exchange of the code.
+	case errors.As(err, &retry): // before the call: it was not sent without a token
 		return "try_again", exitFailure, fmt.Sprintf("The session is kept. Try again in %s.", span(max(retry.At.Sub(clock.Now()), time.Second)))
 	case errors.As(err, &called) && (errors.Is(err, mcpclient.ErrNoAnswer) || errors.Is(err, context.DeadlineExceeded) ||
 		errors.As(err, &answer) && answer.Status >= 500 && answer.Status != http.StatusServiceUnavailable):
@@ -287,6 +301,8 @@ func (a *app) explain(command string, err error) (code string, status int, hint 
 		return "exchange_failed", exitFailure, "Ask the server's administrator for the right to offline_access, or sign in without it: " + a.commandLine("login")
 	case errors.As(err, &exchange) && exchange.Status != 0:
 		return "exchange_failed", exitFailure, "To try again: " + a.commandLine("login")
+
+	// The network and the server, in general.
 	case errors.As(err, &authority):
 		return "tls", exitFailure, "The server's certificate is not trusted here. If it is that of a company proxy, add the proxy's certificate to the system's (SSL_CERT_FILE)."
 	case errors.Is(err, http.ErrSchemeMismatch):

@@ -6,13 +6,13 @@ import (
 	"unicode/utf8"
 )
 
-// wrap breaks a line into parts of at most so many columns, the first of which may have
-// another width, at spaces where there are any. With no width it does not.
+// wrap breaks a line into parts, at spaces if it can. The first part has at most first columns, the
+// others at most rest. If first is 0 or less, the line is not broken. The line is valid UTF-8.
 func wrap(line string, first, rest int) []string {
 	var parts []string
 	width := first
 	for width > 0 && columns(line) > width {
-		end, space, used := 0, 0, 0
+		end, space, used := 0, 0, 0 // of the characters that fit: their end, the last space, their columns
 		for i, r := range line {
 			if used += runeColumns(r); used > width && i > 0 {
 				break
@@ -24,7 +24,7 @@ func wrap(line string, first, rest int) []string {
 		}
 		if space > 0 && end < len(line) {
 			if line[end] == ' ' {
-				space = end
+				space = end // a word ends just where the part does
 			}
 			end = space
 		}
@@ -35,8 +35,8 @@ func wrap(line string, first, rest int) []string {
 	return append(parts, line)
 }
 
-// columns is how much of a line s takes, or more: what some terminals show twice as wide counts
-// so, and a tab as much as it can take.
+// columns returns how many columns s takes at most: a character that some terminals show in two
+// columns counts as two, and a tab as eight.
 func columns(s string) (n int) {
 	for _, r := range s {
 		n += runeColumns(r)
