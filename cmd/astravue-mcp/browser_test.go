@@ -18,9 +18,9 @@ import (
 // browserMain is the program that scripts name in $BROWSER:
 //
 //	browser approve|deny USER URL   signs in on the sandbox's pages
-//	browser attack USER URL         spoils the callback first, as well as it can
-//	browser keep FILE USER URL      never comes back: keeps the callback address
-//	browser open FILE URL           keeps the address that it was to open
+//	browser attack USER URL         attacks the callback, then signs in
+//	browser keep FILE USER URL      signs in, but writes the callback address to FILE and does not open it
+//	browser open FILE URL           writes the address to FILE and does not open it
 func browserMain() {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
@@ -57,7 +57,7 @@ func someone(user, decision string) person {
 	return person{sandbox.Account{User: user, Password: user + "-sandbox"}, decision}
 }
 
-// A keeper is a transport that does not reach the callback.
+// A keeper is a transport that writes the callback address to a file and does not reach it.
 type keeper struct {
 	http.Transport
 	file string
@@ -73,8 +73,8 @@ func (k *keeper) RoundTrip(req *http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: http.StatusOK, Body: http.NoBody, Request: req}, nil
 }
 
-// attack sends the callback what other programs and pages could send it, even
-// with the cookie of the browser that was sent. None of it may be taken for the answer.
+// attack sends the callback what other programs and pages could send it, with the cookie of the right
+// browser. The callback must not take any of it for the answer.
 func attack(ctx context.Context, browser *http.Client, authorization string) error {
 	u, err := url.Parse(authorization)
 	if err != nil {

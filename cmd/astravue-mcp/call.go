@@ -79,7 +79,7 @@ func (a *app) call(ctx context.Context, name string, pairs []string, given map[s
 	return err
 }
 
-// readArgs returns the object that --args gives.
+// readArgs returns the object that --args gives: raw itself, a file or standard input.
 func (a *app) readArgs(raw string) (map[string]any, error) {
 	var data []byte
 	var err error
@@ -105,7 +105,8 @@ func (a *app) readArgs(raw string) (map[string]any, error) {
 	return v, nil
 }
 
-// setArguments adds key=value pairs, read as the tool's schema says.
+// setArguments adds the pairs key=value to the arguments, read as the tool's schema says, and checks
+// that no required argument is missing.
 func setArguments(into map[string]any, tool *mcp.Tool, pairs []string) error {
 	properties, required := toolArguments(tool)
 	for _, pair := range pairs {

@@ -4,8 +4,8 @@ package main
 
 import "golang.org/x/sys/unix"
 
-// noCoreDump keeps tokens out of core dumps. What this program starts, such as
-// the browser, has the limit too, and may lift it.
+// noCoreDump keeps tokens out of core dumps. Programs that this one starts, such as the browser,
+// inherit the limit and may lift it.
 func noCoreDump() {
 	var limit unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_CORE, &limit) == nil {

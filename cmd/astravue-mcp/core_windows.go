@@ -1,5 +1,5 @@
 package main
 
-// noCoreDump does nothing: Windows Error Reporting dumps the memory of a
-// program only where an administrator has set that.
+// noCoreDump does nothing: Windows Error Reporting dumps a program's memory only if an administrator
+// has set that.
 func noCoreDump() {}

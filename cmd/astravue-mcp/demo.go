@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -193,8 +195,8 @@ func (d *demonstration) call(ctx context.Context, session *mcp.ClientSession, to
 		return err
 	}
 	for _, c := range res.Content {
-		if text, ok := c.(*mcp.TextContent); ok {
-			lines := strings.Split(strings.TrimSpace(text.Text), "\n")
+		if c, ok := c.(*mcp.TextContent); ok {
+			lines := strings.Split(strings.TrimSpace(c.Text), "\n")
 			if len(lines) > 4 {
 				lines = append(lines[:4], "…")
 			}
@@ -207,7 +209,11 @@ func (d *demonstration) call(ctx context.Context, session *mcp.ClientSession, to
 	if into == nil {
 		return nil
 	}
-	return remarshal(res.StructuredContent, into)
+	data, err := json.Marshal(res.StructuredContent)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(data, into)
 }
 
 // stepTitles say what each step is for.
@@ -237,7 +243,7 @@ func (d *demonstration) exchange(e *exchange) {
 }
 
 func (d *demonstration) members(m map[string]any) {
-	for _, name := range sortedKeys(m) {
+	for _, name := range slices.Sorted(maps.Keys(m)) {
 		if d.brief && name != "method" && name != "name" {
 			continue
 		}

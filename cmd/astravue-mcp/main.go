@@ -28,15 +28,14 @@ import (
 func main() {
 	noCoreDump()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop)         // the first signal asks it to end, the second one ends it
-	log.SetOutput(newPrinter(os.Stderr)) // net/http quotes servers there
+	context.AfterFunc(ctx, stop)         // the first signal interrupts the command, the second one kills it
+	log.SetOutput(newPrinter(os.Stderr)) // net/http writes servers' words there
 	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)
 }
 
-// run is the program. It returns the exit status. It writes to stdout and stderr from several
-// goroutines.
+// run is the program, and returns the exit status. Several goroutines write to stdout and stderr.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	a := &app{args: args, stdin: stdin, stdout: newPrinter(stdout), stderr: newPrinter(stderr)}
 	root := a.rootCommand()
@@ -60,7 +59,7 @@ type app struct {
 	timeout                        time.Duration
 	verbose                        bool
 
-	args   []string
+	args   []string          // of the command line
 	client *mcpclient.Client // of the last newClient; bounded closes it
 	asking sync.WaitGroup    // passphrase prompts
 }
@@ -141,7 +140,7 @@ func (a *app) rootCommand() *cobra.Command {
 	f.BoolVar(&a.verbose, "verbose", false, "log each OAuth operation to standard error, without secrets")
 	root.AddCommand(a.demoCommand(), a.loginCommand(), a.statusCommand(), a.logoutCommand(),
 		a.toolsCommand(), a.callCommand(), a.discoverCommand(), a.sandboxCommand())
-	root.Args = takes(0, 1) // which RunE refuses, with a suggestion
+	root.Args = takes(0, 1) // one, so that RunE can suggest a command
 	return root
 }
 
@@ -159,6 +158,7 @@ func takes(least, most int, names ...string) cobra.PositionalArgs {
 	}
 }
 
+// wantsJSON looks for --output json in arguments that cannot be parsed.
 func wantsJSON(args []string) bool {
 	line := " " + strings.Join(args, " ") + " "
 	return slices.ContainsFunc([]string{" -o json ", " -o=json ", " -ojson ", " --output json ", " --output=json "},
@@ -246,7 +246,7 @@ func (a *app) openStore() tokenstore.Store {
 	}
 	k := &tokenstore.Keychain{}
 	if a.terminal() != nil {
-		k.CallTimeout = tokenstore.PromptTimeout // somebody is there to answer its prompt
+		k.CallTimeout = tokenstore.PromptTimeout // a person can answer the keychain's prompt
 	}
 	return k
 }
@@ -258,13 +258,14 @@ func (a *app) logger() *slog.Logger {
 	return slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
-// note writes a line for people.
+// note prints a line for people to standard error. With --output json it prints nothing.
 func (a *app) note(format string, args ...any) {
 	if a.output == "text" {
 		a.stderr.line(format, args...)
 	}
 }
 
+// version is that of the module, if the build knows it.
 func version() string {
 	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
 		return info.Main.Version

@@ -16,7 +16,7 @@ import (
 	"github.com/astravue/mcp-client-go/internal/testenv"
 )
 
-// TestCodes holds the list in the help to what explain returns.
+// TestCodes compares the list of codes in the help with those that explain returns.
 func TestCodes(t *testing.T) {
 	source, err := os.ReadFile("ui.go")
 	if err != nil {
@@ -45,7 +45,7 @@ func TestSpan(t *testing.T) {
 	}
 }
 
-// TestSandboxCommand reads what the command prints while it runs.
+// TestSandboxCommand uses the sandbox that the command prints, while it runs.
 func TestSandboxCommand(t *testing.T) {
 	for _, args := range [][]string{{"-o", "json"}, {"--auto-approve", "--issuer-host", "api", "--access-ttl", "5m", "--refresh-ttl", "1h", "-o", "json"}} {
 		ctx, interrupt := context.WithCancel(t.Context())
@@ -81,8 +81,8 @@ func TestSandboxCommand(t *testing.T) {
 	}
 }
 
-// TestDemoShowsNoSecret listens to every exchange of the demonstration, whose
-// server is in its own process.
+// TestDemoShowsNoSecret looks for the secrets of all exchanges in what the demo prints. The sandbox is
+// in the demo's process, and so every exchange passes http.DefaultTransport.
 func TestDemoShowsNoSecret(t *testing.T) {
 	base := http.DefaultTransport
 	t.Cleanup(func() { http.DefaultTransport = base })

@@ -20,15 +20,14 @@ var (
 	attribute = regexp.MustCompile(`(name|value)="([^"]*)"`)
 )
 
-// A person stands in for somebody at a browser: they know who they are, and
-// whether to approve or to deny.
+// A person stands in for somebody at a browser who has an account and decides on the consent page.
 type person struct {
 	sandbox.Account
 	decision string // "approve" or "deny"
 }
 
-// signIn does what a person does on the sandbox's pages: it fills in the
-// sign-in form, decides on the consent page, and follows the redirects.
+// signIn fills in the sandbox's sign-in form, decides on its consent page, and follows the redirects
+// to the application's own page.
 func (p person) signIn(ctx context.Context, address string) error {
 	jar, err := cookiejar.New(nil)
 	if err != nil {
@@ -46,7 +45,7 @@ func (p person) signIn(ctx context.Context, address string) error {
 		}
 		form := formTag.FindStringSubmatch(page)
 		if form == nil {
-			return nil // the application's own page: it is over
+			return nil // the application's own page
 		}
 		v := url.Values{}
 		for _, input := range inputTag.FindAllString(form[0], -1) {

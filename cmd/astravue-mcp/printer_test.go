@@ -10,7 +10,7 @@ import (
 	"github.com/astravue/mcp-client-go/internal/text"
 )
 
-// On a terminal no line is longer than it, no rest of one begins at the margin, and nothing is lost.
+// On a terminal no line is wider than it, the rest of a broken line is indented, and no character is lost.
 func TestPrinterOnATerminal(t *testing.T) {
 	long := strings.Repeat("word ", 40) + strings.Repeat("x", 200) + strings.Repeat("界", 50)
 	for width := 20; width < 120; width += 7 {
@@ -44,7 +44,7 @@ func TestPrinterOnATerminal(t *testing.T) {
 	}
 }
 
-// Off a terminal a row is a line, which programs read, and a long cell does not pad the others.
+// Off a terminal a row is one line, for programs, and a long cell does not pad those of other rows.
 func TestPrinterOffATerminal(t *testing.T) {
 	var out bytes.Buffer
 	p := newPrinter(&out)

@@ -12,8 +12,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// TestReadmeTranscript runs the README's transcript, against a sandbox instead
-// of Astravue, and looks for each line that it shows.
+// TestReadmeTranscript runs the README's transcript against a sandbox and looks for each of its lines
+// in the output.
 func TestReadmeTranscript(t *testing.T) {
 	readme, err := os.ReadFile(filepath.Join("..", "..", "README.md"))
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"github.com/astravue/mcp-client-go/internal/text"
 )
 
-// A property is what a tool's schema says about one argument.
+// A property is what a tool's schema (JSON Schema) says about one argument.
 type property struct {
 	Type        any    `json:"type"` // a name or a list of names
 	Description string `json:"description"`
@@ -30,6 +30,7 @@ func (p property) is(name string) bool {
 	return false
 }
 
+// typeName returns the type's name for people.
 func (p property) typeName() string {
 	switch t := p.Type.(type) {
 	case string:
@@ -46,7 +47,8 @@ func (p property) typeName() string {
 	return "value"
 }
 
-// toolArguments returns what a tool takes, by name, and which it must be given.
+// toolArguments returns a tool's arguments by name, and the names of the required ones. It returns
+// nil if the schema cannot be read; then every argument is allowed, and the server decides.
 func toolArguments(t *mcp.Tool) (properties map[string]property, required []string) {
 	var schema struct {
 		Properties map[string]json.RawMessage `json:"properties"`
@@ -59,13 +61,13 @@ func toolArguments(t *mcp.Tool) (properties map[string]property, required []stri
 	properties = make(map[string]property)
 	for name, raw := range schema.Properties {
 		var p property
-		_ = json.Unmarshal(raw, &p) // a schema may be a boolean; then nothing is known
+		_ = json.Unmarshal(raw, &p) // a schema may also be true, which says nothing
 		properties[name] = p
 	}
 	return properties, schema.Required
 }
 
-// parse reads what is given as the property's type. Without one, it is text.
+// parse reads a value as the property's type. Without a type it is text.
 func (p property) parse(given string) (any, error) {
 	if len(p.Enum) > 0 && !slices.ContainsFunc(p.Enum, func(e any) bool { return fmt.Sprint(e) == given }) {
 		return nil, fmt.Errorf("%q is not one of %s", given, text.Short(fmt.Sprint(p.Enum)))

@@ -31,7 +31,7 @@ import (
 
 var update = flag.Bool("update", false, "write what the command prints into the scripts")
 
-// TestMain makes this binary the command too, and the browser that it opens.
+// TestMain makes this binary also the command and the browser that it opens.
 func TestMain(m *testing.M) {
 	if moved := os.Getenv(clock.EnvVar); moved != "" {
 		d, err := time.ParseDuration(moved)
@@ -43,15 +43,14 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"astravue-mcp": main, "browser": browserMain})
 }
 
-// most is how long scripts may take together: a command that hangs is
-// interrupted then.
+// most is the time that all scripts have together. Then a command that hangs is interrupted.
 const most = slow * 2 * time.Minute
 
 func TestScripts(t *testing.T) {
 	testscript.Run(t, scripts("testdata/script"))
 }
 
-// TestKeychain needs a keychain that may be spoiled.
+// TestKeychain writes to a keychain that no person uses.
 func TestKeychain(t *testing.T) {
 	testenv.SecretService(t)
 	p := scripts("testdata/keychain")
@@ -143,7 +142,7 @@ func options(args []string) map[string]string {
 	return m
 }
 
-// cmdSandbox starts one: sandbox [MEMBER-OF-OPTIONS=VALUE …]. It sets
+// cmdSandbox starts a sandbox: sandbox [MEMBER-OF-OPTIONS=VALUE …]. It sets
 // ASTRAVUE_MCP_SERVER, API, AUTH, ISSUER, CLIENT_ID and the file secret.txt.
 func cmdSandbox(ts *testscript.TestScript, neg bool, args []string) {
 	var o sandbox.Options
@@ -216,7 +215,7 @@ func cmdOpenMCP(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("ASTRAVUE_MCP_SERVER", hs.URL+"/mcp")
 }
 
-// cmdAdvance moves the sandbox's clock and that of the processes to come.
+// cmdAdvance moves the clock of the sandbox and of processes that start later: advance DURATION.
 func cmdAdvance(ts *testscript.TestScript, neg bool, args []string) {
 	d, err := time.ParseDuration(args[0])
 	ts.Check(err)
@@ -228,7 +227,7 @@ func cmdAdvance(ts *testscript.TestScript, neg bool, args []string) {
 
 // cmdFault makes a step go wrong: fault STEP [status=N] [body=TEXT|@FILE]
 // [type=MEDIATYPE] [header.NAME=VALUE] [set.MEMBER=JSON] [times=N] [skip=N]
-// [delay=D] [cut=N] [path=PART] [rpc] [drop] [carryout].
+// [delay=D] [cut=N] [path=PART] [drop] [carryout].
 func cmdFault(ts *testscript.TestScript, neg bool, args []string) {
 	f := sandbox.Fault{}
 	for name, v := range options(args[1:]) {
@@ -286,7 +285,7 @@ func cmdFault(ts *testscript.TestScript, neg bool, args []string) {
 	e.undo = append(e.undo, e.srv.Fail(sandbox.Step(args[0]), f))
 }
 
-// cmdMend undoes every fault.
+// cmdMend undoes all faults: mend.
 func cmdMend(ts *testscript.TestScript, neg bool, args []string) {
 	e := envOf(ts)
 	for _, undo := range e.undo {
@@ -295,7 +294,8 @@ func cmdMend(ts *testscript.TestScript, neg bool, args []string) {
 	e.undo = nil
 }
 
-// cmdRequests counts: requests [STEP N …]. It begins anew.
+// cmdRequests checks how many requests of each step the sandbox has had since the last check:
+// requests [STEP N …].
 func cmdRequests(ts *testscript.TestScript, neg bool, args []string) {
 	srv := envOf(ts).srv
 	got := srv.Counts().Requests
@@ -309,7 +309,7 @@ func cmdRequests(ts *testscript.TestScript, neg bool, args []string) {
 	srv.ClearRequests()
 }
 
-// cmdChange has an administrator act: change revoke|end|expire|disable|forget WHO.
+// cmdChange does what an administrator could: change revoke|end|expire|disable|forget WHO.
 func cmdChange(ts *testscript.TestScript, neg bool, args []string) {
 	srv := envOf(ts).srv
 	ts.Check(map[string]func(string) error{
@@ -317,7 +317,7 @@ func cmdChange(ts *testscript.TestScript, neg bool, args []string) {
 	}[args[0]](args[1]))
 }
 
-// cmdStatus runs a command that ends with an exit status, within seconds:
+// cmdStatus runs a command and checks that it ends with an exit status, in time and without a panic:
 // status N COMMAND ….
 func cmdStatus(ts *testscript.TestScript, neg bool, args []string) {
 	want, err := strconv.Atoi(args[0])
@@ -341,8 +341,8 @@ func cmdStatus(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// cmdCode checks the code, and if given the step, of the error in JSON that
-// was printed last: code CODE [STEP].
+// cmdCode checks the code, and the step if it is given, of the JSON error on the last line of standard
+// error: code CODE [STEP].
 func cmdCode(ts *testscript.TestScript, neg bool, args []string) {
 	var doc struct {
 		Error struct{ Code, Step, Message string }
@@ -357,8 +357,8 @@ func cmdCode(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // cmdDocumented compares a document with the one in a command's help:
-// documented COMMAND stdout|stderr|FILE [all]. No member may be missing in the help and,
-// with all, none in the document. "" is the help of the program itself.
+// documented COMMAND stdout|stderr|FILE [all]. The help must have all members of the document, and with
+// all the document must have those of the help. The COMMAND "" is the program itself.
 func cmdDocumented(ts *testscript.TestScript, neg bool, args []string) {
 	help := helpOf(ts, args[0])
 	want, err := documentIn(help)

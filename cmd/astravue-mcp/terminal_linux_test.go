@@ -19,7 +19,7 @@ import (
 	"github.com/astravue/mcp-client-go/sandbox"
 )
 
-// A terminal is a command on a pseudo-terminal, with somebody who types.
+// A terminal is a command on a pseudo-terminal, with a person who types.
 type terminal struct {
 	t       *testing.T
 	cmd     *exec.Cmd
@@ -121,7 +121,7 @@ func (x *terminal) echoes() bool {
 	return settings.Lflag&syscall.ECHO != 0
 }
 
-// ends waits for the command, and wants an exit status and the terminal as it was.
+// ends waits for the command and checks its exit status, and that the terminal shows again what is typed.
 func (x *terminal) ends(status int) {
 	x.t.Helper()
 	late := time.AfterFunc(slow*20*time.Second, func() { _ = x.cmd.Process.Kill() })
@@ -168,7 +168,7 @@ func TestTerminalPassphrase(t *testing.T) {
 		t.Errorf("the passphrase was shown:\n%s", x.text())
 	}
 
-	// Whoever has nothing to say ends it.
+	// An interrupt ends it, and so does an empty passphrase.
 	for keys, says := range map[string]string{"\x03": "interrupted", "\n": "empty"} {
 		x := newTerminal(t, home, env, "status")
 		x.see("Passphrase")
@@ -206,7 +206,7 @@ func TestTerminalPaste(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// What else is pasted does no harm.
+		// Other text that is pasted does no harm.
 		u, err := url.Parse(string(got))
 		if err != nil {
 			t.Fatal(err)
@@ -246,7 +246,7 @@ func TestTerminalInterrupt(t *testing.T) {
 	x.ends(0)
 }
 
-// TestTerminalIssuer is asked whether to sign in at an issuer that only the server names.
+// TestTerminalIssuer answers the question whether to sign in at an issuer that is not announced.
 func TestTerminalIssuer(t *testing.T) {
 	t.Parallel()
 	srv, err := sandbox.Start(sandbox.Options{IssuerHost: sandbox.IssuerSplit})

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -17,7 +16,7 @@ import (
 	"github.com/astravue/mcp-client-go/sandbox"
 )
 
-// An exchange is one request and its answer, without anything secret.
+// An exchange is one request and its answer, without secrets.
 type exchange struct {
 	Step     int            `json:"step"`
 	Package  string         `json:"package"`
@@ -29,10 +28,11 @@ type exchange struct {
 	Received map[string]any `json:"received,omitempty"`
 }
 
-// trace is a transport that shows what passes it.
+// trace is a transport that keeps and shows every exchange, with its step. Steps without a request
+// of their own (PKCE, the sign-in page, the callback) are added as exchanges that stand for them.
 type trace struct {
 	srv  *sandbox.Server
-	show func(*exchange)
+	show func(*exchange) // is called for one exchange at a time
 
 	mu        sync.Mutex
 	exchanges []*exchange
@@ -46,9 +46,9 @@ func (t *trace) add(step mcpclient.Step, e *exchange) {
 	t.show(e)
 }
 
-// shown are the members that a trace may show. What is not named here is
-// redacted: a server may put a secret anywhere.
-var shown = []string{
+// shownMembers are the members that a trace shows. It is a list of what is allowed, since a server
+// may put a secret anywhere.
+var shownMembers = []string{
 	"grant_type", "client_id", "client_name", "redirect_uris", "redirect_uri", "application_type", "grant_types",
 	"response_type", "token_endpoint_auth_method", "scope", "resource", "prompt", "code_challenge", "code_challenge_method",
 	"authorization_servers", "scopes_supported", "issuer", "authorization_endpoint", "token_endpoint",
@@ -56,8 +56,8 @@ var shown = []string{
 	"token_type", "expires_in", "refresh_expires_in", "token_type_hint", "iss", "error", "error_description",
 }
 
-// secret are the members that are worth showing as redacted; the rest is left out.
-var secret = []string{
+// redactedMembers are shown as redacted. Members on neither list are left out.
+var redactedMembers = []string{
 	"code", "code_verifier", "state", "access_token", "refresh_token", "client_secret", "registration_access_token", "token",
 }
 
@@ -65,16 +65,16 @@ func redact(m map[string]any) map[string]any {
 	out := make(map[string]any)
 	for name, v := range m {
 		switch {
-		case slices.Contains(shown, name):
+		case slices.Contains(shownMembers, name):
 			out[name] = v
-		case slices.Contains(secret, name):
+		case slices.Contains(redactedMembers, name):
 			out[name] = "[redacted]"
 		}
 	}
 	return out
 }
 
-// authorize shows step 4, which is the browser's.
+// authorize shows step 4: the browser makes that request, not this transport.
 func (t *trace) authorize(raw string) {
 	u, err := url.Parse(raw)
 	if err != nil {
@@ -125,7 +125,7 @@ func (t *trace) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// step tells which step a request belongs to, and notes what it sends.
+// step returns the step that a request belongs to, and sets what e shows of its body.
 func (t *trace) step(req *http.Request, body []byte, e *exchange) mcpclient.Step {
 	var members map[string]any
 	switch mediaType := req.Header.Get("Content-Type"); {
@@ -162,7 +162,7 @@ func (t *trace) step(req *http.Request, body []byte, e *exchange) mcpclient.Step
 	case members["grant_type"] == "refresh_token":
 		return mcpclient.StepRefresh
 	case members["grant_type"] != nil:
-		// What is checked before a code is spent.
+		// The browser has come back: the callback is checked before the code is sent.
 		t.add(mcpclient.StepCallback, &exchange{Method: http.MethodGet, URL: fmt.Sprint(members["redirect_uri"]), Sent: map[string]any{
 			"code": "[redacted]", "state": "[redacted]", "iss": t.srv.Issuer(),
 		}})
@@ -172,20 +172,11 @@ func (t *trace) step(req *http.Request, body []byte, e *exchange) mcpclient.Step
 	return mcpclient.StepConnect
 }
 
+// values returns the parameters of a query or form as members.
 func values(v url.Values) map[string]any {
 	m := make(map[string]any)
 	for name, all := range v {
 		m[name] = strings.Join(all, " ")
 	}
 	return m
-}
-
-func sortedKeys(m map[string]any) []string { return slices.Sorted(maps.Keys(m)) }
-
-func remarshal(from, into any) error {
-	data, err := json.Marshal(from)
-	if err != nil {
-		return err
-	}
-	return json.Unmarshal(data, into)
 }
