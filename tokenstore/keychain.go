@@ -11,8 +11,8 @@ import (
 	"github.com/astravue/mcp-client-go/internal/gate"
 )
 
-// PromptTimeout is the CallTimeout for a [Keychain] whose prompt a person
-// sees and is expected to answer.
+// PromptTimeout is the CallTimeout for a [Keychain] in a program with a person
+// in front of it, who may have to answer the keychain's prompt.
 const PromptTimeout = 60 * time.Second
 
 const (
@@ -25,44 +25,45 @@ const (
 // (GNOME Keyring, KWallet). The zero Keychain is ready to use. It must not be
 // copied after first use.
 //
-// Keychains keep small items (Windows 2,560 bytes, macOS about 3,000) and
-// records are not small, so a record is kept in parts of 2,000 bytes and a
-// head item that names them; item names are hashes, since they show in command
-// lines on macOS. All that is secret is in the items; the lock is a file.
+// Keychains take small items only (2,560 bytes on Windows, about 3,000 on
+// macOS), and records are larger. So a record is kept in parts of 2,000 bytes,
+// with a head item that names them. Item names are hashes, since macOS shows
+// them in command lines. All secrets are in the items; the lock is a file.
 //
-// A program that the keychain lets in can put an older record back, and so can
-// whoever restores the keychain from a backup, unnoticed: there is nothing
-// outside the keychain to compare it with. What comes of it is what comes of it
-// for a [File].
+// A Keychain cannot tell if another program of this user, or a restored backup,
+// has put an older record back. The consequences are those of a [File].
 type Keychain struct {
-	// Service is the name under which the items are kept, and which some
-	// keychains show to people; "": "astravue-mcp".
+	// Service is the name under which the items are kept. Some keychains show it
+	// to people. If "", "astravue-mcp".
 	Service string
 
-	// LockDir is the folder of the lock files, which all processes that
-	// share the keychain must share, and which is refused as that of a
-	// [File] is; "": a private one that depends on the user and the machine
-	// alone, not on HOME or another variable.
+	// LockDir is the folder of the lock files. All processes that share the
+	// keychain must share it. If other users can write to it, it is refused as
+	// the folder of a [File] is. If "", a private folder that depends only on the
+	// user and the machine, not on HOME or another variable.
 	LockDir string
 
-	// LockTimeout bounds an Update's wait; 0: [DefaultLockTimeout].
+	// LockTimeout bounds how long Update waits for its lock. If 0,
+	// [DefaultLockTimeout].
 	LockTimeout time.Duration
 
-	// CallTimeout bounds each access to an item; 0: 10 s, which a keychain
-	// may need on a computer that is busy. A locked one may show a prompt and answer no sooner than a person does: where one
-	// is there, use [PromptTimeout]. A call that is given up is
-	// ErrUnavailable at once, and keeps the record's lock until the keychain
-	// has answered, because what it was told to write may still be written.
+	// CallTimeout bounds each access to an item. If 0, 10 s, which a keychain on
+	// a busy computer may need. A locked keychain may show a prompt and answer
+	// only after a person has: a program with a person in front of it sets
+	// [PromptTimeout]. If a call takes longer, the error wraps [ErrUnavailable].
+	// The record's lock is then kept until the keychain has answered, since it
+	// may still write what it was told to.
 	CallTimeout time.Duration
 
 	locks fileLocks
-	turn  gate.Gate // one call at a time: behind an open prompt the others wait
-	items itemStore // nil: those of the operating system
+	turn  gate.Gate // one call at a time: while a prompt is open, the others wait
+	items itemStore // nil: the operating system's
 }
 
 var _ Store = (*Keychain)(nil)
 
-// Get implements [Store].
+// Get implements [Store]. It takes no lock, so a save may replace the parts
+// while they are read.
 func (k *Keychain) Get(ctx context.Context, key Key) (Record, error) {
 	s := k.entries(key)
 	for range 2 {
@@ -73,8 +74,9 @@ func (k *Keychain) Get(ctx context.Context, key Key) (Record, error) {
 		if set == "" {
 			return Record{}, err
 		}
-		// A part could not be had. If the head has moved meanwhile, somebody
-		// has saved, and the parts were dropped behind our back.
+		// Parts are missing or do not fit. If the head names another set by now,
+		// somebody has saved meanwhile and has dropped the parts: read again. If
+		// the head has not changed, the record is damaged.
 		h, err2 := s.readHead(ctx)
 		if err2 != nil {
 			return Record{}, err2
@@ -83,7 +85,7 @@ func (k *Keychain) Get(ctx context.Context, key Key) (Record, error) {
 			return Record{}, err
 		}
 	}
-	// Others save faster than this reads.
+	// Others save faster than this reads. Under the lock nobody saves.
 	var r Record
 	err := k.Update(ctx, key, func(ctx context.Context, l *Locked) (err error) {
 		r, err = l.Get(ctx)
@@ -96,6 +98,7 @@ func (k *Keychain) Get(ctx context.Context, key Key) (Record, error) {
 func (k *Keychain) Update(ctx context.Context, key Key, f func(context.Context, *Locked) error) error {
 	return update(ctx, func(ctx context.Context) (func(), error) {
 		start := time.Now()
+		// The limit is for the wait alone; f runs under the caller's ctx.
 		ctx, cancel := withLimit(ctx, key, k.LockTimeout)
 		defer cancel()
 		return k.locks.acquire(ctx, start, func() (string, error) { return k.lockPath(key) })
@@ -135,19 +138,19 @@ func (k *Keychain) entries(key Key) *keychainEntries {
 	return &keychainEntries{k: k, key: key, name: hashName(string(key)), last: closed}
 }
 
-// A keychainEntries is one key's items: the [Entries] of an Update, or what
-// one Get reads.
+// keychainEntries are one key's items, for one Update or one Get.
 //
-//	NAME         the head: which set of parts is the record
+//	NAME         the head, which says which set of parts is the record
 //	NAME.SET.I   part I of that set
-//	NAME.mark    the pending mark
+//	NAME.mark    the mark
 type keychainEntries struct {
 	k    *Keychain
 	key  Key
 	name string
-	last <-chan struct{} // closed when the last call has returned
+	last <-chan struct{} // closed when the last call to the keychain has returned
 }
 
+// idle is for update, which keeps the lock until no call is under way.
 func (s *keychainEntries) idle() <-chan struct{} { return s.last }
 
 var closed = func() <-chan struct{} {
@@ -195,8 +198,8 @@ func (s *keychainEntries) writeHead(ctx context.Context, h head) error {
 	return s.set(ctx, s.name, h.encode())
 }
 
-// readRecord returns the record's data, or an error and the ID of the set it
-// is about.
+// readRecord returns the record's data. If the head could be read and its set of
+// parts could not, it returns the ID of that set with the error.
 func (s *keychainEntries) readRecord(ctx context.Context) (data []byte, set string, err error) {
 	h, err := s.readHead(ctx)
 	if err != nil {
@@ -222,8 +225,9 @@ func (s *keychainEntries) readRecord(ctx context.Context) (data []byte, set stri
 	return data, h.Set.ID, nil
 }
 
-// sweep reads the head and drops what a crash has left beside the record. A
-// head that cannot be read is as good as none.
+// sweep reads the head and drops the set of parts that a crash has left beside
+// the record. A damaged head counts as none: a save then replaces it, and the
+// parts that it named stay where nobody reads them.
 func (s *keychainEntries) sweep(ctx context.Context) (head, error) {
 	h, err := s.readHead(ctx)
 	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrCorrupt) {
@@ -235,6 +239,7 @@ func (s *keychainEntries) sweep(ctx context.Context) (head, error) {
 	return h, s.drop(ctx, h.Other)
 }
 
+// drop deletes the parts of p. Parts that are gone already are no error.
 func (s *keychainEntries) drop(ctx context.Context, p *partSet) error {
 	if p == nil {
 		return nil
@@ -248,6 +253,9 @@ func (s *keychainEntries) drop(ctx context.Context, p *partSet) error {
 	return nil
 }
 
+// writeRecord saves data as a new set of parts, in the steps that [head] lists.
+// The record changes in one step, the second write of the head: a reader or a
+// crash meets the old record or the new one.
 func (s *keychainEntries) writeRecord(ctx context.Context, data []byte) error {
 	h, err := s.sweep(ctx)
 	if err != nil {
@@ -272,17 +280,18 @@ func (s *keychainEntries) writeRecord(ctx context.Context, data []byte) error {
 		return err
 	}
 	crashpoint.Hit("tokenstore.keychain.head-written")
-	// go-keyring reads nothing of what the macOS tool says about a write, so
-	// what is promised to be durable is looked at once.
+	// Save promises that the record is durable, and go-keyring does not read what
+	// the tool of macOS says about a write. So the head is read back.
 	if h, err = s.readHead(ctx); err != nil {
 		return err
 	}
 	if h.Set.id() != set.ID {
 		return fmt.Errorf("%w: the keychain took the record and did not keep it", ErrUnavailable)
 	}
-	// The record is saved. What follows has a time of its own, since a slow
-	// keychain may have used up the caller's; if it fails, the next save does it.
-	// There is no prompt any more that somebody might need longer for.
+	// The record is saved. Dropping the old parts must not fail because a slow
+	// keychain has used up the caller's time, so it has a limit of its own: the
+	// short one, since the keychain is unlocked and shows no prompt now. If it
+	// fails, the next save sweeps.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(s.k.callTimeout(), defaultCallTimeout))
 	defer cancel()
 	if s.drop(ctx, old) == nil {
@@ -292,6 +301,8 @@ func (s *keychainEntries) writeRecord(ctx context.Context, data []byte) error {
 	return nil
 }
 
+// removeRecord forgets the record. The head goes last, since it alone names the
+// parts: after a crash in between, the next save or removal finds them by it.
 func (s *keychainEntries) removeRecord(ctx context.Context) error {
 	h, err := s.sweep(ctx)
 	if err != nil {

@@ -40,8 +40,10 @@ func (s *keychainEntries) delete(ctx context.Context, item string) error {
 	return err
 }
 
-// call runs f in its turn and gives it up at the deadline, which go-keyring
-// knows nothing of. The turn, and by s.last the lock, end only when f returns.
+// call runs f, one call at a time, and gives it up at the deadline. go-keyring
+// knows no contexts: its call goes on behind our back, and may write later. So
+// the turn, and through s.last the lock of the record, end only when f returns.
+// Otherwise a late write could replace what the next holder of the lock saves.
 func (s *keychainEntries) call(ctx context.Context, f func(itemStore) (string, error)) (string, error) {
 	timeout := s.k.callTimeout()
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, errNoAnswer)
@@ -69,13 +71,14 @@ func (s *keychainEntries) call(ctx context.Context, f func(itemStore) (string, e
 	go func() {
 		defer close(done)
 		defer leave()
-		// go-keyring panics when the bus goes away under an open prompt.
+		// go-keyring panics if D-Bus goes away while a prompt is open. This
+		// goroutine would take the whole process with it.
 		defer func() {
 			if p := recover(); p != nil {
 				err = fmt.Errorf("%w: the keychain service went away: %v", ErrUnavailable, p)
 			}
 		}()
-		for range 3 {
+		for range 3 { // a passing error is worth two more tries
 			data, err = f(items)
 			if errors.Is(err, keyring.ErrNotFound) {
 				err = ErrNotFound
@@ -95,9 +98,11 @@ func (s *keychainEntries) call(ctx context.Context, f func(itemStore) (string, e
 	}
 }
 
-// A passing error may be gone when the keychain is asked again.
+// A passing error may not come again if the keychain is asked once more.
 type passing struct{ error }
 
 func (p passing) Unwrap() error { return p.error }
 
+// errNoAnswer is the cause of a context that ended by callTimeout, not by its
+// parent.
 var errNoAnswer = errors.New("no answer")

@@ -12,34 +12,40 @@ import (
 
 func (s *keychainEntries) markName() string { return s.name + ".mark" }
 
-// partSize is what fits everywhere. On macOS the part is encoded in base64 and
-// must fit into a command of 4,096 bytes with its names.
+// partSize fits every keychain. On macOS a part is encoded in base64 and has to
+// fit, with its names, into a command of 4,096 bytes.
 const partSize = 2000
 
-// maxParts bounds what a damaged head can make a reader ask for.
+// maxParts bounds how many items a damaged head can make a reader ask for.
 const maxParts = 500
 
-// A head says where the record is. Saving takes these steps, and a crash
-// between any two of them leaves a head that names all parts there are:
+// A head says which parts are the record. A save writes it three times. A crash
+// between any two steps leaves a head that names all parts there are, so that
+// none is left behind for ever:
 //
-//  1. {Set: old, Other: new}  then the new parts are written
-//  2. {Set: new, Other: old}  the record has changed; the old parts are dropped
+//  1. {Set: old, Other: new}  and then the new parts
+//  2. {Set: new, Other: old}  and now the new record counts; the old parts are dropped
 //  3. {Set: new}
+//
+// Without 1 a crash while the parts are written would leave parts that no head
+// names, and a keychain cannot be asked what items it has.
 type head struct {
 	Version int      `json:"v"`
 	Set     *partSet `json:"set,omitempty"`   // the record; nil: there is none
-	Other   *partSet `json:"other,omitempty"` // half written, or not yet all dropped
+	Other   *partSet `json:"other,omitempty"` // perhaps half written or half dropped; nil: there is none
 }
 
-// A partSet is one saved record. Its ID is random and never used again, so
-// that a write that comes too late harms no other set.
+// A partSet is one saved record. Its ID is random and never used again, so that
+// a write that arrives late, from a process that was killed, changes no other
+// set.
 type partSet struct {
 	ID       string `json:"id"`
-	Parts    int    `json:"parts"`
-	Sum      string `json:"sum"` // of key and data
-	Encoding string `json:"enc,omitempty"`
+	Parts    int    `json:"parts"`         // how many
+	Sum      string `json:"sum"`           // of key and data
+	Encoding string `json:"enc,omitempty"` // "base64", or "" for data as it is
 }
 
+// id returns the ID, or "" for no set.
 func (p *partSet) id() string {
 	if p == nil {
 		return ""
@@ -47,6 +53,8 @@ func (p *partSet) id() string {
 	return p.ID
 }
 
+// valid reports whether p may have been written by split. It keeps the strings
+// of a damaged head out of item names.
 func (p *partSet) valid() bool {
 	return p == nil || p.ID != "" && len(p.ID) <= 64 && strings.Trim(p.ID, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") == "" &&
 		p.Parts > 0 && p.Parts <= maxParts && (p.Encoding == "" || p.Encoding == "base64")
@@ -75,7 +83,7 @@ func decodeHead(data string) (head, error) {
 	return h, nil
 }
 
-// split makes a set of data, as it is saved under key.
+// split makes a set of parts that hold data, to be saved under key.
 func split(key Key, data []byte) (set *partSet, parts []string, err error) {
 	set = &partSet{ID: rand.Text(), Sum: sum(key, data)}
 	text := string(data)
@@ -93,7 +101,8 @@ func split(key Key, data []byte) (set *partSet, parts []string, err error) {
 	return set, parts, nil
 }
 
-// join is the inverse of split; false: these are not the parts of that set.
+// join is the inverse of split. It returns false if the parts are not all of this
+// set, or the set is of another key.
 func (p *partSet) join(key Key, parts []string) (data []byte, ok bool) {
 	data = []byte(strings.Join(parts, ""))
 	if p.Encoding == "base64" {
@@ -105,15 +114,15 @@ func (p *partSet) join(key Key, parts []string) (data []byte, ok bool) {
 	return data, len(parts) == p.Parts && sum(key, data) == p.Sum
 }
 
-// sum binds the data to its key: a head that was moved to another key's name
-// is damaged, not somebody else's record.
+// sum is a hash of key and data. Since the key is in it, a head that was copied to
+// another key's name is damaged there and yields nobody else's record.
 func sum(key Key, data []byte) string {
 	sum := sha256.Sum256(append(fmt.Appendf(nil, "%q ", key), data...))
 	return hex.EncodeToString(sum[:])
 }
 
-// plain reports whether s is printable ASCII, which every keychain gives back
-// as it was, wherever it is split.
+// plain reports whether s is printable ASCII. Every keychain returns that
+// unchanged, wherever it is split; other characters might be cut in half.
 func plain(s string) bool {
 	return strings.IndexFunc(s, func(r rune) bool { return r < ' ' || r > '~' }) < 0
 }

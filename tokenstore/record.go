@@ -7,40 +7,41 @@ import (
 	"time"
 )
 
-// A Record is what a store keeps under a key: exactly one of Grant and
+// A Record is what a store keeps under a key. Exactly one of Grant and
 // Registration is set.
 type Record struct {
-	// Generation is new at every save and never used again. Save sets it.
+	// Generation is random and new at every save. [Locked.Save] sets it. Two reads
+	// with one generation read one save.
 	Generation string
 
 	Grant        *Grant
 	Registration *Registration
 }
 
-// A Grant is what a sign-in yielded and every refresh renews: OAuth 2.0
-// tokens (RFC 6749 §5.1) with all that is needed to use, refresh and revoke
-// them. Unknown times are zero.
+// A Grant is the OAuth 2.0 tokens of a sign-in (RFC 6749 §5.1), with everything
+// that it takes to use, refresh and revoke them. Every refresh replaces it.
+// Times that are not known are zero.
 type Grant struct {
 	Server  string // the server's URL, as the caller named it
 	Account string
 
-	// SignIn is random, new at every sign-in and kept by every refresh, so
-	// that another process's sign-in can be told from its refresh.
+	// SignIn is random. A sign-in sets a new one and a refresh keeps it, so that a
+	// process can tell whether another one has signed in or only refreshed.
 	SignIn string
 
-	Issuer             string // credentials belong to their issuer
-	IssuerUnlisted     bool   // a person named it, and the server did not
+	Issuer             string // of the authorization server; no other one gets these credentials
+	IssuerUnlisted     bool   // a person named the issuer; the server's metadata does not
 	TokenEndpoint      string
 	RevocationEndpoint string // "" if the server offers none
 
 	ClientID     string
 	ClientSecret Secret
 	AuthMethod   string // token_endpoint_auth_method: none, client_secret_post or client_secret_basic
-	Registration Key    // the dynamic registration that ClientID is from; "" if it is not from one
+	Registration Key    // of the dynamic registration that made ClientID; "" if none did
 
-	Resource        string   // RFC 8707: as the code exchange sent it; "" if it sent none
-	ScopesRequested []string // all that sign-ins for this grant have asked for
-	ScopesGranted   []string // as the server stated, or else as requested
+	Resource        string   // RFC 8707 §2, as the code exchange sent it; "" if it sent none
+	ScopesRequested []string // by all sign-ins for this grant together
+	ScopesGranted   []string // as the server stated; if it did not, as requested
 
 	AccessToken Secret
 	ObtainedAt  time.Time // when the request that brought it was sent
@@ -51,27 +52,30 @@ type Grant struct {
 	RefreshForever   bool      // the server stated that it does not expire
 }
 
-// A Registration is a client that a server made for us (RFC 7591 §3.2.1).
+// A Registration is a client that an authorization server made for this
+// application (RFC 7591 §3.2.1).
 type Registration struct {
 	Issuer string
-	// Server is the URL of the server that it was made for. Others of its
-	// origin share it.
+	// Server is the URL of the MCP server for which the client was made. Other
+	// servers of its origin share it.
 	Server       string
 	ClientID     string
 	ClientSecret Secret
 	SecretExpiry time.Time // zero: it does not expire
 	AuthMethod   string    // token_endpoint_auth_method
 	RedirectURIs []string  // as registered
-	// RedirectURI is the live address that sign-ins use, its port included.
+	// RedirectURI is the address that sign-ins listen at, port included.
 	RedirectURI string
 
-	// RFC 7592: where, and with which token, the registration is deleted.
+	// The address and the token for deleting the registration (RFC 7592 §2.3), and
+	// when it was made. This module stores them and does not use them.
 	ManagementURI   string
 	ManagementToken Secret
 	CreatedAt       time.Time
 }
 
-// schema is the version of the stored form. A reader refuses a newer one.
+// schema is the version of the stored form. A reader refuses a newer version: it
+// would drop members that it does not know when it saves.
 const schema = 1
 
 type wireRecord struct {
@@ -118,7 +122,7 @@ type wireRegistration struct {
 	CreatedAt       time.Time `json:"created_at,omitzero"`
 }
 
-// EncodeRecord returns the stored form of r, secrets included. Only
+// EncodeRecord returns the stored form of r, with its secrets in plain text. Only
 // implementations of [Store] need it.
 func EncodeRecord(r Record) ([]byte, error) {
 	if (r.Grant == nil) == (r.Registration == nil) {
@@ -176,7 +180,9 @@ func DecodeRecord(data []byte) (Record, error) {
 			ManagementURI: g.ManagementURI, ManagementToken: NewSecret(g.ManagementToken), CreatedAt: g.CreatedAt,
 		}
 	}
-	if _, err := EncodeRecord(r); err != nil { // a time that is in no year of UTC which JSON can hold
+	// JSON can hold a time with an offset whose year in UTC it cannot. Such a
+	// record could be read and never saved.
+	if _, err := EncodeRecord(r); err != nil {
 		return Record{}, fmt.Errorf("%w: not a record", ErrCorrupt)
 	}
 	return r, nil
