@@ -46,12 +46,12 @@ func (a *authorizer) owns(req *http.Request) bool {
 	if req.Host != "" && oauthhttp.Origin(&url.URL{Scheme: req.URL.Scheme, Host: req.Host}) != oauthhttp.Origin(a.server) {
 		return false
 	}
-	asked := req
-	for asked.Response != nil && asked.Response.Request != nil {
-		asked = asked.Response.Request
+	first := req
+	for first.Response != nil && first.Response.Request != nil {
+		first = first.Response.Request
 	}
-	return oauthhttp.Origin(asked.URL) == oauthhttp.Origin(a.server) &&
-		(asked == req || oauthhttp.Below(req.URL, a.server) || oauthhttp.Below(req.URL, asked.URL))
+	return oauthhttp.Origin(first.URL) == oauthhttp.Origin(a.server) &&
+		(first == req || oauthhttp.Below(req.URL, a.server) || oauthhttp.Below(req.URL, first.URL))
 }
 
 // mostRedirects bounds redirects below the server's address.
@@ -134,7 +134,7 @@ type next struct {
 func (a *authorizer) authorized(req *http.Request, asked *call, may mayAsk, latch *latch) (*http.Response, error) {
 	ctx := req.Context()
 	t := &trip{req: req, asked: asked, may: may, latch: latch}
-	if err := a.begin(ctx, t); err != nil {
+	if err := a.findToken(ctx, t); err != nil {
 		closeBody(req)
 		return nil, err
 	}
@@ -166,10 +166,10 @@ func (a *authorizer) authorized(req *http.Request, asked *call, may mayAsk, latc
 	return nil, at(StepConnect, fmt.Errorf("the server refused the request %d times, each with another token", mostSends))
 }
 
-// begin looks for a token to send the request with. Without one the request is
+// findToken looks for a token to send the request with. Without one the request is
 // sent all the same: the server's challenge says what a sign-in needs, and a
 // request that needs no token gets its answer.
-func (a *authorizer) begin(ctx context.Context, t *trip) error {
+func (a *authorizer) findToken(ctx context.Context, t *trip) error {
 	t.access, t.why = a.source.Access(ctx)
 	if t.why == nil || errors.Is(t.why, ErrLoginRequired) {
 		return nil
@@ -238,7 +238,7 @@ func (a *authorizer) after401(ctx context.Context, t *trip, resp *http.Response)
 	if t.signedIn || !a.maySignIn(ctx, t) {
 		return next{course: stands, err: unauthorized(t.why)}
 	}
-	return t.signIn(signInRequest{challenge: challenge, cfg: t.to, refused: cmp.Or(t.access, t.stale)})
+	return t.signIn(signInRequest{challenge: challenge, cfg: t.to, refusedToken: cmp.Or(t.access, t.stale)})
 }
 
 // after403 has the user sign in for more scopes (MCP specification, "Step-Up
@@ -264,7 +264,7 @@ func (a *authorizer) after403(ctx context.Context, t *trip, resp *http.Response)
 		return next{course: stands, err: forbidden}
 	}
 	t.steppedUp = true
-	return t.signIn(signInRequest{challenge: challenge, cfg: t.to, scopes: scopes, refused: t.access})
+	return t.signIn(signInRequest{challenge: challenge, cfg: t.to, scopes: scopes, refusedToken: t.access})
 }
 
 func (a *authorizer) maySignIn(ctx context.Context, t *trip) bool {

@@ -8,29 +8,32 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
 )
 
-// The SDK's decoder goes over a value once for each level that it is under (of 8 MiB at 900
-// levels: half a minute), makes 80 bytes of one, and starts a decoder of 32 KiB for each item of
-// some lists. What is bounded here, before it sees a message, keeps it below a second.
+// A message can be small and still keep the SDK's decoder busy. The decoder goes
+// over a value once for each level above it: 8 MiB at 900 levels take half a
+// minute. It makes 80 bytes of a value that has two. It starts a decoder of 32 KiB
+// for each item of some lists. So a message is weighed before the SDK sees it, and
+// a message within the bounds takes less than a second.
 const (
 	defaultMaxAnswer = 8 << 20
 
 	mostDepth = 64
-	itemDepth = 4 // of the items of a list: message, result, list, item
+	itemDepth = 4 // the level of a list's items: message, result, list, item
 
-	// mostElicitation bounds what a person is asked, in bytes: of a schema that nests, or has
-	// patterns, more take more than a second.
+	// mostElicitation bounds a question to a person, in bytes. Its schema may nest
+	// or have patterns, and the SDK takes more than a second for more of those.
 	mostElicitation = 128 << 10
 )
 
-// A weight is what a message, or a list of several, asks of a decoder.
+// A weight is the work that a message, or several together, make a decoder.
 type weight struct {
 	bytes  int
-	passes int // over a byte, as many as it has levels above it
-	values int // 80 to 300 bytes of memory each
-	items  int // objects where a list has its items
+	passes int // over all bytes: a byte has as many as levels above it
+	values int // of 80 to 300 bytes of memory each
+	items  int // objects at the level of a list's items
 }
 
-// within returns an [ErrTooLarge] if w is more than n messages of that many bytes may be.
+// within returns an [ErrTooLarge] if w is more than n messages may be, where one
+// message may have so many bytes.
 func (w weight) within(bytes, n int) error {
 	for _, bound := range []struct {
 		is, most int
@@ -52,17 +55,18 @@ func (w weight) plus(v weight) weight {
 	return weight{w.bytes + v.bytes, w.passes + v.passes, w.values + v.values, w.items + v.items}
 }
 
-// tooLarge is an [ErrTooLarge] that says what is.
+// tooLarge is an [ErrTooLarge] that says which bound was passed.
 func tooLarge(format string, args ...any) error {
 	wire := ErrTooLarge.(*jsonrpc.Error)
 	return &jsonrpc.Error{Code: wire.Code, Message: wire.Message + ": " + fmt.Sprintf(format, args...)}
 }
 
-// weigh looks at a message without decoding it. It takes what is no JSON, too: the decoder, which
-// may not see as much of it, refuses that.
+// weigh counts what is in a message without decoding it. It counts in anything, and
+// leaves it to the decoder to refuse what is no JSON: the decoder stops there, so
+// the count may only be too high.
 func weigh(data []byte) (weight, error) {
 	w := weight{bytes: len(data)}
-	depth, from := 0, 0 // where the passes were last counted
+	depth, from := 0, 0 // the passes are counted up to from
 	for i := 0; i < len(data); i++ {
 		switch data[i] {
 		case '"':
@@ -89,10 +93,12 @@ func weigh(data []byte) (weight, error) {
 	return w, nil
 }
 
-// endOfString returns where the string that has begun before i ends.
+// endOfString returns where the string ends that has begun before i.
 func endOfString(data []byte, i int) int {
 	for quote := -1; ; {
-		if quote < i { // looked for once only, or each escape would look through all of data
+		// The next quote is searched only when i has passed the last one. A search
+		// for each escape would look through all of data each time.
+		if quote < i {
 			n := bytes.IndexByte(data[min(i, len(data)):], '"')
 			if n < 0 {
 				return len(data)
@@ -129,28 +135,29 @@ func (b bounds) check(data []byte) (weight, error) {
 			Requests map[string]json.RawMessage `json:"inputRequests"`
 		} `json:"result"`
 	}
-	_ = json.Unmarshal(data, &msg)
-	asked := 0
+	_ = json.Unmarshal(data, &msg) // what cannot be read here asks nobody anything
+	question := 0
 	if msg.Method == methodElicit {
-		asked = len(data)
+		question = len(data)
 	}
 	for _, r := range msg.Result.Requests {
 		var request struct {
 			Method string `json:"method"`
 		}
 		if _ = json.Unmarshal(r, &request); request.Method == methodElicit {
-			asked += len(r)
+			question += len(r)
 		}
 	}
-	if asked > mostElicitation {
+	if question > mostElicitation {
 		err = tooLarge("it asks the user something in more than %d bytes", mostElicitation)
 	}
 	return w, err
 }
 
-// excess returns what comes in place of a message that is more than the SDK may be given: for
-// the response to a call, one with why as its error; nil for what nobody waits for. ok is false
-// where there is no telling.
+// excess returns what the SDK gets in place of a message that is more than it may
+// have. In place of a response it is one with why as its error, so that the call
+// ends. In place of a request or notice it is nil: nobody waits for those. ok is
+// false if data does not say which of them it is.
 func excess(data []byte, why error) (r *jsonrpc.Response, ok bool) {
 	var msg struct {
 		ID     json.RawMessage `json:"id"`

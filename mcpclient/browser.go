@@ -9,7 +9,8 @@ import (
 	"github.com/astravue/mcp-client-go/internal/text"
 )
 
-// openBrowser opens the system's browser, or tells the user to.
+// openBrowser opens the system's browser. Where that fails it asks the user to open
+// the address.
 func openBrowser(ctx context.Context, url string) error {
 	err := openbrowser.Open(ctx, url, os.Stderr)
 	if err != nil {

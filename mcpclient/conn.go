@@ -10,9 +10,8 @@ import (
 )
 
 // conn is the transport under one session of the SDK. The SDK ends its session
-// for good when it meets an answer that it cannot take. So conn hands over
-// answers that the SDK can take, and returns an error of the one request
-// otherwise.
+// for good when it meets an answer that it cannot take, or a broken stream. So
+// conn gives it answers that it can take, or an error of that one request.
 //
 // Each part of what conn remembers has a type and a mutex of its own: the parts
 // have nothing to do with each other, and no part is locked while a request is
@@ -69,10 +68,9 @@ func (c *conn) RoundTrip(req *http.Request) (*http.Response, error) {
 	return nil, err
 }
 
-// followed is authorized that follows redirects at and below the server's
-// address. They must not reach the SDK's http.Client: it would follow them with
-// requests that conn has not prepared, or hand the redirect to the SDK, which
-// then ends the session.
+// followed sends req as authorized does, and follows redirects at and below the
+// server's address. A redirect never reaches the SDK, which would end the session
+// over one.
 func (c *conn) followed(req *http.Request, asked *call, may mayAsk, latch *latch) (*http.Response, error) {
 	for n := 0; ; n++ {
 		resp, err := c.auth.authorized(req, asked, may, latch)
@@ -124,7 +122,7 @@ func (c *conn) post(req *http.Request) (*http.Response, error) {
 	switch {
 	case err != nil && asked.method == methodSubscribe && passes(err) && req.Context().Err() == nil:
 		// The SDK does not look at this error, and its user would never hear of
-		// a change again. So the SDK gets a stream, and that is begun again.
+		// a change again. So the SDK gets a stream, which repeats the call.
 		return eventAnswer(req, (&stream{conn: c, req: req, asked: asked}).body(http.NoBody)), nil
 	case errors.Is(err, ErrNoAnswer):
 		return c.repeat(req, asked, err)
@@ -144,8 +142,8 @@ func accepted(req *http.Request) *http.Response {
 // dropsNotice reports whether to drop the SDK's notice that the call with id is
 // cancelled: the call was never sent or is already refused, or Connect is still
 // running. During Connect the call may be initialize, which must not be
-// cancelled (MCP 2025-11-25, "Cancellation"), and Connect waits for its notices,
-// which would wait for a token or for a silent server.
+// cancelled (MCP 2025-11-25, "Cancellation"). Connect also waits until a notice is
+// sent, and the notice would wait for a token or for a silent server.
 func (c *conn) dropsNotice(id jsonrpc.ID) bool {
 	return c.givenUp.take(id) || c.attempt.running()
 }
@@ -167,7 +165,7 @@ func (c *conn) ask(req *http.Request, asked call, may mayAsk) (*http.Response, e
 		resp, err := c.followed(r, &asked, may, &c.attempt.latch)
 		if forbids(err) {
 			if c.rpcError(resp) != nil {
-				return resp, nil // the server's own words for it, which the SDK gives to the caller
+				return resp, nil // the SDK gives the server's own words to the caller
 			}
 			if asked.method == "server/discover" {
 				c.attempt.forbid(err)

@@ -17,8 +17,8 @@ import (
 	"github.com/astravue/mcp-client-go/tokenstore"
 )
 
-// Warnings of a sign-in that goes on in spite of them. They come wrapped, to
-// [LoginOptions.OnWarning] and the log.
+// Warnings do not end a sign-in. They come wrapped, to [LoginOptions.OnWarning] and
+// the log.
 var (
 	// ErrConsentNotAsked says that the authorization server refuses to ask for
 	// the user's consent (prompt=consent, OpenID Connect Core §3.1.2.1), for a
@@ -55,8 +55,8 @@ func (f *flow) warnUnlisted(cfg *discovery.Configuration, opts *LoginOptions) {
 // authorization server remembers. A client that serves other servers too asks,
 // unless a grant of this very server is stored that came by that client. It does
 // not ask where the server has refused to, for this very request.
-func (f *flow) askFirst(ctx context.Context, cfg *discovery.Configuration, cl *oauthClient, scopes []string, held *tokenstore.Grant, opts *LoginOptions) error {
-	if !cl.shared || held != nil && held.Issuer == cfg.Issuer && held.ClientID == cl.auth.ID {
+func (f *flow) askFirst(ctx context.Context, cfg *discovery.Configuration, cl *oauthClient, scopes []string, prior *tokenstore.Grant, opts *LoginOptions) error {
+	if !cl.shared || prior != nil && prior.Issuer == cfg.Issuer && prior.ClientID == cl.auth.ID {
 		return nil
 	}
 	cl.consent = true

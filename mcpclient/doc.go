@@ -25,16 +25,18 @@
 // # What stands between the SDK and the server
 //
 // Tokens are put on requests by an [http.RoundTripper] under the go-sdk's
-// StreamableClientTransport, not by its OAuthHandler: a request that is
-// refused, a stream that breaks and a session that the server forgot are
-// mended or turned into a typed error of that one call, and the session goes on.
+// StreamableClientTransport, not by its OAuthHandler. A request may be refused, a
+// stream may break, and the server may forget the session: that is mended, or
+// becomes a typed error of that one call, and the session goes on.
 //
-// The package has no dialect of MCP: what [Client.Connect] yields is the SDK's
-// own session. It does not show tokens to its caller, does not store them
-// outside the [tokenstore.Store], and does not repeat a call that the server
-// may have carried out, unless that is safe: it lists or reads, or it calls a
-// tool that the last list of tools has as read-only or idempotent. Any other
-// call whose connection ends before the answer comes fails with [ErrNoAnswer].
-// A repetition has an ID of its own: who cancels the call then tells a server of
-// MCP 2025-11-25 of the first one only, and ends the connection of the second.
+// The package has no dialect of MCP: [Client.Connect] returns the SDK's own
+// session. It does not show tokens to its caller, and stores them in the
+// [tokenstore.Store] only.
+//
+// A call whose connection ends before the answer comes may have been carried out.
+// It is repeated if that is safe: if it lists or reads, or calls a tool that the
+// last list of tools has as read-only or idempotent. Any other call fails with
+// [ErrNoAnswer]. A repetition has an ID of its own. If the caller cancels the call
+// then, a server of MCP 2025-11-25 gets a notice with the first ID only, and the
+// connection of the repetition ends.
 package mcpclient

@@ -13,24 +13,25 @@ import (
 )
 
 var (
-	// ErrLoginRequired is wrapped by every error that only a sign-in can
-	// mend, where none was allowed: [Client.Login] is the remedy.
+	// ErrLoginRequired is wrapped by every error that only a sign-in can mend,
+	// where no sign-in was allowed. Call [Client.Login].
 	ErrLoginRequired = refresh.ErrLoginRequired
 
 	// ErrNotSaved is wrapped by errors about tokens that the server issued
-	// and the store did not take. Those of a sign-in are dropped: it has
-	// failed. With those of a refresh this process goes on, [Client.Close]
-	// returns the error, and the next process will have to sign in.
+	// and the store did not take. The tokens of a sign-in are dropped: the
+	// sign-in has failed. The tokens of a refresh serve this process until it
+	// ends. [Client.Close] then returns the error, and the next process has to
+	// sign in.
 	ErrNotSaved = refresh.ErrNotSaved
 
 	// ErrNoRegistration says that there is no way to a client ID: none was
-	// given, the server takes no client-ID metadata document from us, and it
-	// offers no dynamic registration.
+	// given, no client-ID metadata document was given that the server takes, and
+	// the server offers no dynamic registration.
 	ErrNoRegistration = errors.New("no client ID was given and the server registers none")
 
-	// ErrPendingLogin is wrapped by errors about a [PendingLogin] that is of
-	// no use: older than ten minutes, used before, sealed for somebody else,
-	// or altered.
+	// ErrPendingLogin is wrapped by errors about a [PendingLogin] that cannot
+	// be used: it is older than ten minutes, was used before, was sealed for
+	// somebody else, or was altered.
 	ErrPendingLogin = errors.New("pending sign-in is not valid")
 
 	// ErrServerAddress is wrapped by errors about a [Client.Server] that is no
@@ -38,16 +39,19 @@ var (
 	ErrServerAddress = errors.New("mcpclient: server address")
 
 	// ErrNoAnswer is wrapped by the error of a call whose connection ended
-	// before its answer came. The server may have carried it out, so it was
-	// not repeated, unless that is safe: then it was, in vain, and why is in
-	// the text, or beside it if the answer was no stream. The session goes on.
-	// It goes through the SDK as a JSON-RPC error, with a code that no server
-	// should use, though no server has answered.
+	// before its answer came. The server may have carried out the call. Calls
+	// that are safe to repeat were repeated first; the error then also says why
+	// the repetitions failed. The session goes on.
+	//
+	// ErrNoAnswer is a JSON-RPC error, with a code that no server should use,
+	// because errors.Is then finds it in what the SDK returns. No server has
+	// sent it. Do not change it.
 	ErrNoAnswer error = &jsonrpc.Error{Code: -33001, Message: "the connection ended before the answer came, and the server may have carried out the call"}
 
 	// ErrTooLarge is wrapped by the error of a call whose answer is more than
-	// [Client.MaxAnswer] allows. The server has carried it out, so it is not
-	// repeated. The session goes on. It goes through the SDK as ErrNoAnswer does.
+	// [Client.MaxAnswer] allows. The server has carried out the call, so it is not
+	// repeated. The session goes on. ErrTooLarge is a JSON-RPC error as
+	// ErrNoAnswer is.
 	ErrTooLarge error = &jsonrpc.Error{Code: -33002, Message: "the server's answer is too large"}
 
 	// ErrClosed is returned after [Client.Close].
@@ -83,18 +87,19 @@ func (s Step) String() string {
 // error of everything that [Client]'s methods return about the flow.
 type StepError struct {
 	Step Step
-	Err  error
+	Err  error // what went wrong
 }
 
-// Error is one line, and holds nothing that acts on a terminal, whoever wrote the words in it.
+// Error returns one line that is safe to print on a terminal, even if a server wrote
+// words in it.
 func (e *StepError) Error() string {
 	return text.Line(fmt.Sprintf("step %d of 8 (%s): %v", int(e.Step), e.Step, e.Err))
 }
 
 func (e *StepError) Unwrap() error { return e.Err }
 
-// at wraps err in a StepError, unless a step is named in it already: the
-// first one to fail is the one that a reader wants.
+// at wraps err in a StepError. An err with a step in it keeps that: the step that
+// failed first is the one to report.
 func at(step Step, err error) error {
 	if err == nil {
 		return nil
@@ -105,7 +110,8 @@ func at(step Step, err error) error {
 	return &StepError{step, err}
 }
 
-// wireError is err as it goes through the SDK, as one of that kind.
+// wireError is err as a JSON-RPC error of that kind, [ErrNoAnswer] or
+// [ErrTooLarge]: the only form in which an error in an event comes through the SDK.
 func wireError(err, kind error) error {
 	return &jsonrpc.Error{Code: kind.(*jsonrpc.Error).Code, Message: err.Error()}
 }
@@ -113,14 +119,15 @@ func wireError(err, kind error) error {
 // A TokenRefusedError says that the server refuses an access token that was
 // issued a moment ago. Another sign-in would not help, so none is started.
 type TokenRefusedError struct {
-	Resource    string // what the token was asked for; "" if nothing
-	Issuer      string
-	Named       string // the issuer that the server names now, if that is another one and Issuer was pinned
+	Resource    string // the token's resource parameter; "" if it had none
+	Issuer      string // of the token
+	Named       string // the issuer that the server names now, if it is another one and Issuer was pinned
 	Code        string // of the challenge, such as invalid_token
-	Description string
+	Description string // of the challenge, error_description
 
 	// Clock is by how much the server's clock is ahead of this computer's, by
-	// the Date of its answer. 0: by less than a minute, or it does not say.
+	// the Date of its answer; negative if it is behind. 0 means less than a minute,
+	// or an answer without a Date.
 	Clock time.Duration
 }
 
@@ -150,10 +157,10 @@ func (e *TokenRefusedError) Error() string {
 }
 
 // An IssuerChangedError says that the server names another authorization server
-// once more, and that no browser was opened for it: a server that named one
-// after the other could show whatever page it likes. One such sign-in that
-// nobody asked for is started after a [Client.Login] or after 24 hours. It
-// wraps [ErrLoginRequired].
+// again, and that no browser was opened at that one. A server could otherwise name
+// one after the other and show whatever pages it likes. [Client.Login] goes there.
+// Without that, a call opens a browser at another authorization server at most once
+// in 24 hours. The error wraps [ErrLoginRequired].
 type IssuerChangedError struct {
 	Issuer string // where the session is
 	Named  string // what the server names now
@@ -171,10 +178,10 @@ func (e *IssuerChangedError) Unwrap() error { return ErrLoginRequired }
 type ForbiddenError struct {
 	Code        string   // of the challenge; "" if there was none
 	Description string   // error_description
-	Scopes      []string // asked for by the server and not to be had by more sign-ins
+	Scopes      []string // the server asks for them, and more sign-ins do not yield them
 
-	// SignInFor, if set, is what [Client.Scopes] must be at a [Client.Login]
-	// for the call to be allowed; the error then wraps ErrLoginRequired.
+	// SignInFor, if set, are the scopes that the call needs: set [Client.Scopes] to
+	// them and call [Client.Login]. The error then wraps ErrLoginRequired.
 	SignInFor []string
 }
 
@@ -193,8 +200,8 @@ func (e *ForbiddenError) Error() string {
 	return msg
 }
 
-// An AnswerError says that the server answered a call with something that is
-// no MCP answer. The session goes on.
+// An AnswerError says that the server's answer to a call is no MCP answer. The
+// session goes on.
 type AnswerError struct {
 	Status      int           // HTTP status
 	ContentType string        // media type, without parameters
@@ -225,8 +232,8 @@ func orWord(s, word string) string {
 	return s
 }
 
-// noAnswer is the [ErrNoAnswer] of a request that ended with this error, whose
-// Timeout net/http asks for.
+// noAnswer is the [ErrNoAnswer] of a request that ended with error. It passes on
+// Timeout, which net/http asks for.
 type noAnswer struct{ error }
 
 func (e noAnswer) Error() string   { return ErrNoAnswer.Error() + ": " + e.error.Error() }

@@ -31,7 +31,7 @@ const (
 // "Step-Up Authorization Flow"); and those of want. offline_access is asked for
 // if the caller or an earlier sign-in has asked for it, and never because a server
 // names it.
-func (f *flow) scopesFor(cfg *discovery.Configuration, want signInRequest, held *tokenstore.Grant) []string {
+func (f *flow) scopesFor(cfg *discovery.Configuration, want signInRequest, prior *tokenstore.Grant) []string {
 	offline := slices.Contains(f.scopes, offlineAccess) || slices.Contains(want.scopes, offlineAccess)
 	scopes := without(f.scopes, offlineAccess)
 	chosen := len(scopes) > 0
@@ -40,9 +40,9 @@ func (f *flow) scopesFor(cfg *discovery.Configuration, want signInRequest, held 
 	}
 	// A person who signs in with scopes of their own choice may want fewer than
 	// before.
-	if held != nil && held.Issuer == cfg.Issuer && (want.login == nil || !chosen) {
-		scopes = union(scopes, held.ScopesRequested)
-		offline = offline || want.login == nil && slices.Contains(held.ScopesRequested, offlineAccess)
+	if prior != nil && prior.Issuer == cfg.Issuer && (want.login == nil || !chosen) {
+		scopes = union(scopes, prior.ScopesRequested)
+		offline = offline || want.login == nil && slices.Contains(prior.ScopesRequested, offlineAccess)
 	}
 	scopes = without(union(scopes, want.scopes), offlineAccess)
 	if offline {

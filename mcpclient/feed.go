@@ -64,7 +64,7 @@ type feed struct {
 	resuming bool    // it is the stream of a call, and ends with the answer
 	call     *stream // that call; an empty one if resuming is false, or the call is not known
 
-	asked    bool          // the server was asked at least once
+	tried    bool          // the server was asked at least once
 	last     string        // ID of the last event, at which the server is to go on
 	session  string        // that the ID belongs to
 	streamed string        // the last session in which the server had a stream
@@ -87,7 +87,7 @@ type verdict int
 
 const (
 	failed  verdict = iota // there was no event: try again, after a longer wait each time
-	moved                  // there were events, or a new session: try again
+	fed                    // there were events, or a new session: try again
 	quiet                  // the server has nothing to say in this session
 	lost                   // the call's answer cannot be had any more
 	written                // the SDK has all that it wants
@@ -102,7 +102,7 @@ func (f *feed) run(ctx context.Context) error {
 		}
 		verdict, why := f.once(ctx)
 		switch verdict {
-		case moved:
+		case fed:
 			f.failures = 0
 		case failed:
 			// A caller waits for the answer: it hears soon that there is none.
@@ -130,14 +130,14 @@ func (f *feed) run(ctx context.Context) error {
 func (f *feed) once(ctx context.Context) (verdict, error) {
 	f.wait = 0
 	r, id := f.conn.session.tag(f.req.Clone(ctx))
-	if f.asked && id != f.session {
+	if f.tried && id != f.session {
 		if f.resuming {
 			return lost, io.EOF // the answer went with the session
 		}
 		f.last = "" // event IDs mean nothing in another session
 		r.Header.Del(lastEventIDHeader)
 	}
-	f.asked, f.session = true, id
+	f.tried, f.session = true, id
 	if f.last != "" {
 		r.Header.Set(lastEventIDHeader, f.last)
 	}
@@ -162,7 +162,7 @@ func (f *feed) once(ctx context.Context) (verdict, error) {
 		if f.conn.revive(ctx, id, call{}) != nil {
 			return failed, nil
 		}
-		return moved, nil
+		return fed, nil
 	}
 	f.wait = oauthhttp.RetryAfter(resp.Header)
 	if resp.StatusCode/100 == 4 && resp.StatusCode != http.StatusTooManyRequests {
@@ -187,7 +187,7 @@ func (f *feed) copy(resp *http.Response) (verdict, error) {
 		case err != nil:
 			return done, nil
 		}
-		done = moved
+		done = fed
 		f.call.see(&e)
 		if len(e.raw) == 0 {
 			continue

@@ -28,10 +28,10 @@ type flow struct {
 
 // A signInRequest says what a sign-in is for.
 type signInRequest struct {
-	challenge discovery.Challenge
-	cfg       *discovery.Configuration // nil: to be discovered
-	scopes    []string                 // to ask for besides the usual ones
-	refused   *refresh.Access          // the token that does not serve; nil if there was none
+	challenge    discovery.Challenge
+	cfg          *discovery.Configuration // nil: to be discovered
+	scopes       []string                 // to ask for besides the usual ones
+	refusedToken *refresh.Access          // the token that does not serve; nil if there was none
 
 	login  *LoginOptions // not nil: a person asked for it
 	before string        // with login: the SignIn of the grant at that time
@@ -46,8 +46,8 @@ type LoginOptions struct {
 	// OnIgnored, if not nil, is told of each pasted address that could not
 	// be used; the wait goes on.
 	OnIgnored func(error)
-	// OnWarning, if not nil, is given each error that the sign-in goes on in
-	// spite of. It wraps [ErrConsentNotAsked] or [ErrNotListed].
+	// OnWarning, if not nil, is given each error that does not end the sign-in.
+	// It wraps [ErrConsentNotAsked] or [ErrNotListed].
 	OnWarning func(error)
 }
 
@@ -91,26 +91,26 @@ func (f *flow) suffices(g *tokenstore.Grant, want signInRequest) bool {
 		}
 	}
 	alive := !g.RefreshToken.IsZero() || g.ExpiresAt.IsZero() || clock.Now().Before(g.ExpiresAt)
-	return alive && (want.refused == nil || !want.refused.Token.Equal(g.AccessToken))
+	return alive && (want.refusedToken == nil || !want.refusedToken.Token.Equal(g.AccessToken))
 }
 
-// throughBrowser takes steps 1 to 6 through a browser. held is the stored grant,
+// throughBrowser takes steps 1 to 6 through a browser. prior is the stored grant,
 // if there is one.
-func (f *flow) throughBrowser(ctx context.Context, want signInRequest, held *tokenstore.Grant) (access *refresh.Access, shown bool, err error) {
+func (f *flow) throughBrowser(ctx context.Context, want signInRequest, prior *tokenstore.Grant) (access *refresh.Access, shown bool, err error) {
 	cfg := want.cfg
 	if cfg == nil {
 		if cfg, err = f.discover(ctx, want.challenge); err != nil {
 			return nil, false, err
 		}
 	}
-	if want.login == nil && held != nil {
-		if err := f.mayMove(ctx, held.Issuer, cfg.Issuer); err != nil {
+	if want.login == nil && prior != nil {
+		if err := f.mayMove(ctx, prior.Issuer, cfg.Issuer); err != nil {
 			return nil, false, at(StepAuthorize, err)
 		}
 	}
 	f.warnUnlisted(cfg, want.login)
 	for again := false; ; again = true {
-		cl, p, address, err := f.begin(ctx, cfg, f.scopesFor(cfg, want, held), held, want.login, func() (*oauthClient, error) {
+		cl, p, address, err := f.begin(ctx, cfg, f.scopesFor(cfg, want, prior), prior, want.login, func() (*oauthClient, error) {
 			return f.loopbackClient(ctx, cfg, want.login)
 		})
 		if err != nil {
@@ -126,10 +126,10 @@ func (f *flow) throughBrowser(ctx context.Context, want signInRequest, held *tok
 	}
 }
 
-// begin takes steps 2 to 4: a client, which the function returns, and the request
-// that the client makes, with its address. A registration of an earlier day that
-// the server no longer knows is replaced, once.
-func (f *flow) begin(ctx context.Context, cfg *discovery.Configuration, scopes []string, held *tokenstore.Grant, opts *LoginOptions, client func() (*oauthClient, error)) (*oauthClient, *PendingLogin, string, error) {
+// begin takes steps 2 to 4. It gets a client from the function client, and returns
+// it with what is kept until the callback and the authorization URL. A client of
+// an earlier day that the server no longer knows is replaced, once.
+func (f *flow) begin(ctx context.Context, cfg *discovery.Configuration, scopes []string, prior *tokenstore.Grant, opts *LoginOptions, client func() (*oauthClient, error)) (*oauthClient, *PendingLogin, string, error) {
 	for anew := false; ; anew = true {
 		cl, err := client()
 		if err != nil {
@@ -137,7 +137,7 @@ func (f *flow) begin(ctx context.Context, cfg *discovery.Configuration, scopes [
 		}
 		var p *PendingLogin
 		var address string
-		if err = f.askFirst(ctx, cfg, cl, scopes, held, opts); err == nil {
+		if err = f.askFirst(ctx, cfg, cl, scopes, prior, opts); err == nil {
 			p, address, err = f.authorize(cfg, cl, scopes)
 		}
 		if err == nil && (anew || !cl.reused || !f.turnsAway(ctx, address)) {

@@ -24,8 +24,8 @@ func (l *latch) get() error {
 	return l.err
 }
 
-// set keeps the error of a sign-in. The sign-in of a caller who has gone has not
-// failed.
+// set keeps the error of a sign-in. An error that comes from the end of the caller's
+// own ctx says nothing about the sign-in, and is not kept.
 func (l *latch) set(ctx context.Context, err error) {
 	if l == nil || ctx.Err() != nil {
 		return

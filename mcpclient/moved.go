@@ -11,10 +11,10 @@ import (
 	"github.com/astravue/mcp-client-go/refresh"
 )
 
-// A server may move to another authorization server, and then refuses the
-// tokens of the old one (MCP specification, "Authorization Server Binding"). The
-// server is asked which one it announces only where a token fails it: a refusal
-// of a fresh token, or a refresh without an answer.
+// A server may move to another authorization server, and then refuses the tokens
+// of the old one (MCP specification, "Authorization Server Binding"). So the server
+// is asked which one it announces when it refuses a fresh token, and when a refresh
+// gets no answer.
 
 // announced returns the issuer that the server announces now, if that is another
 // one than issuer, and the configuration for a sign-in there. The configuration
@@ -89,12 +89,14 @@ func (a *authorizer) movedFrom(ctx context.Context, issuer string, c *discovery.
 	}
 	searching, cancel := context.WithTimeout(ctx, searchTimeout)
 	defer cancel()
-	to := a.search(searching, issuer, c)
+	to := a.otherServer(searching, issuer, c)
 	a.moves.end(search{issuer, now, to}, ctx.Err() != nil)
 	return to
 }
 
-func (a *authorizer) search(ctx context.Context, issuer string, c *discovery.Challenge) *discovery.Configuration {
+// otherServer returns the authorization server that the server announces in place
+// of issuer, or nil.
+func (a *authorizer) otherServer(ctx context.Context, issuer string, c *discovery.Challenge) *discovery.Configuration {
 	if c == nil {
 		probed, _, err := a.probe(ctx)
 		if err != nil {
@@ -106,10 +108,10 @@ func (a *authorizer) search(ctx context.Context, issuer string, c *discovery.Cha
 	return to
 }
 
-// abandoned returns the expired token of a grant whose authorization server does
-// not answer, and the authorization server that the MCP server announces now; nil
-// if it announces no other one. The grant can never be renewed then. Nobody
-// searches for a request for which nobody waits.
+// abandoned returns the expired token of a grant whose authorization server is
+// unreachable, and the one that the MCP server announces now: the grant can never
+// be renewed then. It returns nil if the MCP server announces no other one, and for
+// a request for which nobody waits.
 func (a *authorizer) abandoned(ctx context.Context, t *trip) (*refresh.Access, *discovery.Configuration) {
 	if c := t.call(); !errors.As(t.why, new(*refresh.RetryError)) || c.mcp && !c.awaited(ctx) || !resendable(t.req) {
 		return nil, nil

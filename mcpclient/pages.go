@@ -12,70 +12,80 @@ import (
 )
 
 const (
-	// mostPages bounds the pages of one list. All of them together may be as much as
-	// mostAnswers answers: the SDK and most callers keep them.
+	// mostPages bounds the pages of one list. All of them together may weigh as
+	// much as mostAnswers answers: the SDK and most callers keep them all.
 	mostPages   = 1000
 	mostAnswers = 4
 
-	// pageLasts is how long a page is known, so that two listings at once do not make each
-	// other forget. A page that the SDK keeps, as the server may tell it to, is known for as long.
+	// pageLasts is how long a page is remembered. So two listings at once do not
+	// make each other forget. The SDK may keep a page for as long as the server
+	// says (ttlMs), and the page is remembered for as long.
 	pageLasts = time.Minute
 	longest   = 100 * 365 * 24 * time.Hour
 )
 
-// pages are those of one list, by the hash of the cursor at which each begins. Two listings at
-// once share them: a page that is asked for again takes its own place.
-type pages map[[sha256.Size]byte]page
+// cursorHash stands for a cursor, which may be long. The zero value is none.
+type cursorHash [sha256.Size]byte
+
+// pages are the pages of one list, by the cursor at which each begins. Two
+// listings at once share them: a page that is asked for again takes its own place.
+type pages map[cursorHash]page
 
 type page struct {
-	next   [sha256.Size]byte // zero: it was not asked for yet
-	number int
-	before weight // of the pages before it
-	until  time.Time
+	next   cursorHash // zero: the page was not asked for yet, or is the last one
+	number int        // of pages before it
+	before weight     // of the pages before it
+	until  time.Time  // when it may be forgotten
 }
 
-// turn takes the page that begins at cursor and ends at next, and reports whether it leads to a
-// page that led to it, so that the list would never end.
+// turn takes the page that begins at cursor and ends at next. again says that next
+// leads back to the page, so that the list would never end. The error wraps
+// [ErrTooLarge].
 func (p pages) turn(cursor, next string, w weight, ttl time.Duration, most int, now time.Time) (again bool, err error) {
-	if cursor == "" {
+	if cursor == "" { // a listing begins
 		for k, known := range p {
 			if now.After(known.until) {
 				delete(p, k)
 			}
 		}
 	}
-	this, to := sha256.Sum256([]byte(cursor)), sha256.Sum256([]byte(next))
-	until := now.Add(max(ttl, pageLasts))
+	this, to := cursorHash(sha256.Sum256([]byte(cursor))), cursorHash(sha256.Sum256([]byte(next)))
 	here := p[this]
-	here = page{next: to, number: here.number, before: here.before, until: until}
-	w = w.plus(here.before)
-	if err := w.within(most, mostAnswers); err != nil {
+	here.until = now.Add(max(ttl, pageLasts))
+	all := w.plus(here.before)
+	if err := all.within(most, mostAnswers); err != nil {
 		return false, fmt.Errorf("%w in all pages of the list", err)
 	}
 	if next == "" {
-		here.next = [sha256.Size]byte{}
+		here.next = cursorHash{}
 		p[this] = here
 		return false, nil
 	}
-	if here.number++; here.number >= mostPages {
+	if here.number+1 >= mostPages {
 		return false, tooLarge("the list has more than %d pages", mostPages)
 	}
-	at := to
-	for range 2 * mostPages {
-		if at == this {
-			return true, nil
-		}
-		known, ok := p[at]
-		if !ok || known.next == [sha256.Size]byte{} {
-			here.number--
-			p[this] = here
-			there := p[to]
-			p[to] = page{next: there.next, number: here.number + 1, before: w, until: until}
-			return false, nil
-		}
-		at = known.next
+	if p.leads(to, this) {
+		return true, nil
 	}
-	return true, nil
+	here.next = to
+	p[this] = here
+	p[to] = page{next: p[to].next, number: here.number + 1, before: all, until: here.until}
+	return false, nil
+}
+
+// leads reports whether the pages that are known lead from one to the other.
+func (p pages) leads(from, to cursorHash) bool {
+	for range 2 * mostPages {
+		if from == to {
+			return true
+		}
+		known, ok := p[from]
+		if !ok || known.next == (cursorHash{}) {
+			return false
+		}
+		from = known.next
+	}
+	return true // they lead in a circle of their own
 }
 
 // lists holds the pages of each list that the SDK reads.
@@ -97,15 +107,17 @@ func (l *lists) turn(asked call, next string, w weight, ttl time.Duration, most 
 	return l.pages[asked.method].turn(asked.cursor, next, w, ttl, most, time.Now())
 }
 
-// paged looks at an answer on its way to the SDK. A list that comes back to a page that it had is
-// ended there; one that is too long yields an error. It returns r, or what is in its place.
+// paged returns r, an answer on its way to the SDK, or what is to take its place. A
+// list that leads back to a page that it had ends there, since the SDK would read
+// on for ever. A list that is too long is an error that wraps [ErrTooLarge].
 func (c *conn) paged(asked call, r *jsonrpc.Response, w weight) (*jsonrpc.Response, error) {
 	switch asked.method {
 	case methodListTools, "prompts/list", "resources/list", "resources/templates/list":
 	default:
 		return r, nil
 	}
-	// By their exact names, as the SDK reads them: encoding/json takes any case in a struct.
+	// A map has the exact names, as the SDK reads them. In a struct encoding/json
+	// takes a name in any case.
 	var members map[string]json.RawMessage
 	var next string
 	if r.Error != nil || json.Unmarshal(r.Result, &members) != nil {
@@ -113,7 +125,7 @@ func (c *conn) paged(asked call, r *jsonrpc.Response, w weight) (*jsonrpc.Respon
 	}
 	cursor, named := members["nextCursor"]
 	if named && json.Unmarshal(cursor, &next) != nil {
-		return r, nil // nor is this
+		return r, nil // no list that the SDK can read
 	}
 	var ttl time.Duration
 	if said, ok := members["ttlMs"]; ok {
@@ -132,7 +144,8 @@ func (c *conn) paged(asked call, r *jsonrpc.Response, w weight) (*jsonrpc.Respon
 	case !named:
 		return r, nil
 	}
-	// Written anew in any case: of a name that comes twice the SDK may take the other one.
+	// The page is written anew even if nothing changed: if a name comes twice, the
+	// SDK may read another cursor than was looked at here.
 	data, err := json.Marshal(members)
 	if err != nil {
 		return nil, err

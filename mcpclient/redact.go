@@ -12,9 +12,9 @@ import (
 	"github.com/astravue/mcp-client-go/internal/text"
 )
 
-// sentWith returns the token that the request of resp carried, for an error of
-// the server not to show it. A transport may not say which request that was: the
-// token is then the one that is held.
+// sentWith returns the token that the request of resp carried: an error in resp
+// must not show it. A transport may not say which request that was. Then the
+// token is the one in use now.
 func (a *authorizer) sentWith(resp *http.Response) (tokens []string) {
 	if resp.Request != nil {
 		if token, ok := strings.CutPrefix(resp.Request.Header.Get("Authorization"), "Bearer "); ok {

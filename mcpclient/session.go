@@ -18,8 +18,8 @@ import (
 	"github.com/astravue/mcp-client-go/internal/text"
 )
 
-// A message is a POST that can be made again.
-type message struct {
+// A keptMessage is a POST that can be made again.
+type keptMessage struct {
 	header http.Header
 	body   []byte
 }
@@ -32,11 +32,11 @@ type mcpSession struct {
 	// mutex, since those who wait for the place may be cancelled.
 	reviving chan struct{}
 
-	mu          sync.Mutex // guards what follows
-	initialize  *message   // as the SDK sent it
-	initialized *message   // as the SDK sent it
-	known       string     // the session ID that the SDK knows
-	live        string     // the session ID that the server knows
+	mu          sync.Mutex   // guards what follows
+	initialize  *keptMessage // as the SDK sent it
+	initialized *keptMessage // as the SDK sent it
+	known       string       // the session ID that the SDK knows
+	live        string       // the session ID that the server knows
 }
 
 // tag returns req with the session ID that the server knows, and that ID. A
@@ -87,7 +87,7 @@ func (s *mcpSession) keep(req *http.Request, method string) {
 	if err != nil {
 		return
 	}
-	m := &message{req.Header.Clone(), data}
+	m := &keptMessage{req.Header.Clone(), data}
 	m.header.Del(sessionHeader)
 	m.header.Del("Authorization")
 	s.mu.Lock()
@@ -100,7 +100,7 @@ func (s *mcpSession) keep(req *http.Request, method string) {
 }
 
 // current returns the kept handshake and the session ID that the server knows.
-func (s *mcpSession) current() (initialize, initialized *message, live string) {
+func (s *mcpSession) current() (initialize, initialized *keptMessage, live string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.initialize, s.initialized, s.live
@@ -154,7 +154,7 @@ func (c *conn) revive(ctx context.Context, stale string, asked call) error {
 
 // handshake sends initialize, for the call that was asked, and returns the new
 // session's ID and protocol version.
-func (c *conn) handshake(ctx context.Context, initialize *message, asked call) (id, version string, err error) {
+func (c *conn) handshake(ctx context.Context, initialize *keptMessage, asked call) (id, version string, err error) {
 	resp, err := c.replay(ctx, initialize, "", asked, func(resp *http.Response) error {
 		r, err := c.firstResponse(resp)
 		if err != nil {
@@ -211,7 +211,7 @@ func (c *conn) firstResponse(resp *http.Response) (*jsonrpc.Response, error) {
 // replay posts a kept message in the session with id and has read look at a
 // good answer. A sign-in may be started for it if somebody waits for the call
 // that was asked.
-func (c *conn) replay(ctx context.Context, m *message, id string, asked call, read func(*http.Response) error) (*http.Response, error) {
+func (c *conn) replay(ctx context.Context, m *keptMessage, id string, asked call, read func(*http.Response) error) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.serverURL, bytes.NewReader(m.body))
 	if err != nil {
 		return nil, err

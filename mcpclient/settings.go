@@ -62,9 +62,9 @@ type settings struct {
 
 // A Registration says which OAuth client to be. The zero value registers one
 // client for each origin of servers (RFC 7591), at most ten at an authorization
-// server within a day. A server can name another server's authorization server:
-// with a client of its own it gets nothing from what the user has allowed that
-// other server.
+// server within a day. A hostile server can name another server's authorization
+// server. It then has a client of its own there, and gets nothing of what the user
+// has allowed the other server.
 type Registration struct {
 	// ClientID is that of a client made by hand (Astravue: Settings → Apps →
 	// Create App), and ClientSecret its secret if it is a confidential client.

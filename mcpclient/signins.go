@@ -44,8 +44,8 @@ type denial struct {
 
 const denialLasts = time.Minute
 
-// join returns the outcome of the sign-in under way, or of a new one. A sign-in
-// ends when the last who waits for it has gone: its page would be nobody's.
+// join waits for the sign-in under way, or for a new one, and returns its outcome.
+// A sign-in ends when its last waiter has gone: nobody would want its page.
 func (s *signIns) join(ctx context.Context, want signInRequest) (*refresh.Access, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, at(StepCallback, err)
@@ -73,7 +73,7 @@ func (s *signIns) start(ctx context.Context, want signInRequest) (*sharedSignIn,
 	if d := s.denied; d != nil && want.login == nil {
 		// A denial never lasts longer than a minute, also if the clock was set
 		// back since.
-		if left := d.until.Sub(clock.Now()); left > 0 && left <= denialLasts {
+		if rest := d.until.Sub(clock.Now()); rest > 0 && rest <= denialLasts {
 			return nil, d.err
 		}
 	}
@@ -88,8 +88,8 @@ func (s *signIns) start(ctx context.Context, want signInRequest) (*sharedSignIn,
 	return s.current, nil
 }
 
-// leave has one waiter less. The last one ends the sign-in, and whoever comes
-// then starts another one.
+// leave takes one waiter away. The last one ends the sign-in, and the next caller
+// starts another one.
 func (s *signIns) leave(shared *sharedSignIn, cause error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -102,7 +102,7 @@ func (s *signIns) leave(shared *sharedSignIn, cause error) {
 	}
 }
 
-// run takes a sign-in to its end and tells all who wait.
+// run carries out a sign-in and tells all who wait for it.
 func (s *signIns) run(ctx context.Context, shared *sharedSignIn, want signInRequest) {
 	timed, cancel := context.WithTimeout(ctx, s.signInTimeout)
 	defer cancel()

@@ -26,7 +26,7 @@ func (e *event) isResponse() bool {
 	return ok
 }
 
-// rewrite replaces the message of e.
+// rewrite replaces the message of e, and keeps its other fields.
 func (e *event) rewrite(msg jsonrpc.Message) {
 	data, err := jsonrpc.EncodeMessage(msg)
 	if err != nil {
@@ -50,15 +50,15 @@ func encodeEvent(r *jsonrpc.Response) []byte {
 	return fmt.Appendf(nil, "data: %s\n\n", data)
 }
 
-// An eventReader reads whole events. What the SDK could only answer by ending
-// the session is dropped: an event that is no JSON-RPC message, a line that is
-// no field. So is what is more than the SDK may be given, and for a response that
-// is, there comes one that says so.
+// An eventReader reads whole events. It drops whatever would have the SDK end the
+// session: an event that is no JSON-RPC message, a line that is no field, a message
+// that is more than the SDK may have. In place of a response that is too large it
+// yields an error with that response's ID, so that the call ends.
 type eventReader struct {
 	r       *bufio.Reader
 	bounds  bounds
-	dropped func(why error) // called for each event that is dropped for its data
-	err     error
+	dropped func(why error) // told of each event that is dropped for its data
+	err     error           // why there are no more events
 }
 
 func newEventReader(r io.Reader, b bounds, dropped func(error)) *eventReader {
@@ -75,7 +75,8 @@ func (c *conn) droppedEvent(why error) {
 	c.log.Warn("the server sent an event that is of no use", "step", StepConnect.String(), "why", why)
 }
 
-// next returns the next event. Comments and empty events are passed over.
+// next returns the next event, or why there is none. It passes over comments and
+// empty events.
 func (r *eventReader) next() (event, error) {
 	for r.err == nil {
 		if e, ok := r.read(); ok {
@@ -157,7 +158,8 @@ func (r *eventReader) decode(e event, data []byte) (event, bool) {
 	return e, true
 }
 
-// only returns the event that says no more than how far the stream is, or that there is none.
+// only returns an event that has an ID and no message: at that ID the stream can be
+// resumed. Without an ID there is no event.
 func only(id string) (event, bool) {
 	if id == "" {
 		return event{}, false
@@ -165,8 +167,8 @@ func only(id string) (event, bool) {
 	return event{raw: []byte("id: " + id + "\n\n"), id: id}, true
 }
 
-// line reads a line of at most limit bytes, without its end. It may be the
-// last one, and then comes with an error.
+// line reads a line of at most limit bytes, and returns it without its end. The
+// last line may come with an error, such as [io.EOF].
 func (r *eventReader) line(limit int) ([]byte, error) {
 	var line []byte
 	for {
@@ -183,28 +185,31 @@ func (r *eventReader) line(limit int) ([]byte, error) {
 // An eventBody is an answer's body that yields whole events only.
 type eventBody struct {
 	events *eventReader
-	body   io.Closer
-	seen   func(*event)              // told of each, which it may change; nil: nobody is
-	ended  func(error) io.ReadCloser // says what comes in place of the end; nil, or if it returns nil: nothing
-	rest   []byte
-	more   io.ReadCloser // what has come in place of the end
+	body   io.Closer                 // that the events are read from
+	seen   func(*event)              // called with each event, which it may change; may be nil
+	atEnd  func(error) io.ReadCloser // called once, at the end of the stream: may return a reader that continues it; may be nil
+	unread []byte                    // of the last event
+	more   io.ReadCloser             // continues the stream
 }
 
 func (b *eventBody) Read(p []byte) (int, error) {
 	if b.more != nil {
 		return b.more.Read(p)
 	}
-	for len(b.rest) == 0 { // an event may have been taken out
+	for len(b.unread) == 0 { // seen may have left nothing of an event
 		e, err := b.events.next()
 		if err != nil {
-			if b.ended != nil {
-				b.more = b.ended(err)
-				b.ended = nil
+			if b.atEnd != nil {
+				b.more = b.atEnd(err)
+				b.atEnd = nil
 			}
 			switch more := b.more.(type) {
 			case nil:
 				return 0, err
-			case *eventBody: // in its place, or a stream that is begun anew for ever would grow for ever
+			case *eventBody:
+				// The new body takes the place of this one. If each body read from the
+				// next one, a subscription that is begun anew for ever would grow a
+				// chain for ever.
 				_ = b.body.Close()
 				*b = *more
 				return b.Read(p)
@@ -215,10 +220,10 @@ func (b *eventBody) Read(p []byte) (int, error) {
 		if b.seen != nil {
 			b.seen(&e)
 		}
-		b.rest = e.raw
+		b.unread = e.raw
 	}
-	n := copy(p, b.rest)
-	b.rest = b.rest[n:]
+	n := copy(p, b.unread)
+	b.unread = b.unread[n:]
 	return n, nil
 }
 

@@ -37,7 +37,7 @@ func (s *stream) body(body io.ReadCloser) io.ReadCloser {
 		events: s.conn.newEventReader(body),
 		body:   body,
 		seen:   s.see,
-		ended: func(err error) io.ReadCloser {
+		atEnd: func(err error) io.ReadCloser {
 			switch {
 			case s.answered || s.req.Context().Err() != nil:
 				return nil
