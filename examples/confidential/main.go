@@ -1,7 +1,6 @@
-// Confidential uses Astravue's Public API with the client ID and secret of an
-// app that was made under Settings → Apps → Create App. It lists projects
-// through an ordinary http.Client, which signs in once, through the browser,
-// and refreshes its tokens by itself from then on.
+// Confidential uses Astravue's Public API with the client ID and secret of an app that was created
+// under Settings → Apps → Create App. It lists projects through an http.Client, which signs in once
+// in the browser and then renews its tokens by itself.
 package main
 
 import (
@@ -39,7 +38,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	id := flags.String("client-id", "", "`ID` of the app")
 	secretFile := flags.String("client-secret-file", "", "`file` that holds the app's secret and nothing else")
 	redirect := flags.String("redirect-url", "http://127.0.0.1/callback", "`address` that the app is registered with, on this computer")
-	every := flags.Duration("every", 0, "list again after so long, until interrupted")
+	every := flags.Duration("every", 0, "list again after each `duration`, until interrupted")
 	_ = flags.Parse(args) // exits
 
 	client := newClient(*redirect, slog.New(slog.NewTextHandler(stderr, nil)))
@@ -57,7 +56,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 		if err != nil {
 			return err
 		}
-		client.Server = os.Getenv("ASTRAVUE_MCP_SERVER") // its origin has the Public API too; "": Astravue
+		client.Server = os.Getenv("ASTRAVUE_MCP_SERVER") // the Public API is on its host; "": Astravue
 		client.Registration.ClientID = *id
 		client.Registration.ClientSecret = tokenstore.NewSecret(strings.TrimSpace(secret.Reveal()))
 	}
@@ -68,15 +67,15 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 func newClient(redirectURL string, logger *slog.Logger) *mcpclient.Client {
 	return &mcpclient.Client{
 		Name:         "Acme Reports",
-		Store:        &tokenstore.Keychain{Service: "acme-reports"}, // apart from the tokens of MCP clients
+		Store:        &tokenstore.Keychain{Service: "acme-reports"}, // not that of other clients for this server
 		Registration: mcpclient.Registration{RedirectURL: redirectURL},
-		Resource:     mcpclient.NoResource, // the Public API knows no resource parameter
+		Resource:     mcpclient.NoResource, // the Public API takes no resource parameter
 		Scopes:       []string{"openid"},
-		Logger:       logger, // gets an entry for each sign-in and refresh
+		Logger:       logger, // has an entry for each sign-in and refresh
 	}
 }
 
-// report lists the projects, and again and again if every says so.
+// report lists the projects: once, or with every > 0 again after each such time until ctx is done.
 func report(ctx context.Context, client *mcpclient.Client, stdout io.Writer, every time.Duration) error {
 	server, err := url.Parse(cmp.Or(client.Server, mcpclient.DefaultServer))
 	if err != nil {
@@ -110,7 +109,7 @@ type project struct {
 	DueDate string `json:"due_date"`
 }
 
-// list returns the projects of all pages.
+// list returns the projects on all pages of the list.
 func list(ctx context.Context, api *http.Client, address string) ([]project, error) {
 	var all []project
 	for cursor := ""; ; {

@@ -1,6 +1,5 @@
-// Quickstart is the shortest program that uses Astravue: it signs in through
-// the browser, lists the tools and calls one of them. The next run finds the
-// tokens in the keychain, and no browser opens.
+// Quickstart is the shortest program that uses Astravue. It signs in through the browser, lists the
+// tools and calls one of them. The next run finds the tokens in the keychain and opens no browser.
 package main
 
 import (
@@ -43,7 +42,7 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 func quickstart(ctx context.Context, stdout io.Writer, choose func(*mcpclient.Client), call string) error {
 	client := &mcpclient.Client{Name: "Acme Notes"} // Astravue, the browser, the OS keychain
 	defer client.Close()                            // waits for a refresh under way
-	choose(client)                                  // only here: a server that is not Astravue's
+	choose(client)                                  // in this example only: the sandbox, or ASTRAVUE_MCP_SERVER
 	session, err := client.Connect(ctx)             // *mcp.ClientSession of the go-sdk
 	if err != nil {
 		return err

@@ -1,10 +1,10 @@
-// Transport puts Astravue's sign-in under an MCP client that you already have:
-// the go-sdk's, with handlers of your own. All that it takes from this module
-// is an http.Client that has the right token on every request.
+// Transport puts Astravue's sign-in under an MCP client that you already have, here the go-sdk's with
+// handlers of its own. It takes nothing from this module but an http.Client, which puts the right
+// token on every request.
 //
-// Client.Connect of the quickstart does more: it mends streams that break and
-// sessions that the server forgot. Take this way if the client, its
-// transport or its handlers are not yours to give away.
+// Client.Connect, as in the quickstart, does more: it resumes broken streams and renews sessions that
+// the server has forgotten. Use an http.Client if your program must keep its own MCP client or
+// transport.
 package main
 
 import (
@@ -36,7 +36,7 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	flags := flag.NewFlagSet("transport", flag.ExitOnError)
 	local := flags.Bool("sandbox", false, "use a local Astravue that signs in by itself")
 	call := flags.String("call", "list_projects", "`tool` to call, without arguments")
-	watch := flags.Bool("watch", false, "stay and tell what the server announces, until interrupted")
+	watch := flags.Bool("watch", false, "stay and print what the server announces, until interrupted")
 	_ = flags.Parse(args) // exits
 
 	choose, stop, err := chooseServer(*local)
@@ -88,7 +88,7 @@ func transport(ctx context.Context, stdout io.Writer, choose func(*mcpclient.Cli
 	say("%d tools", tools)
 
 	params := &mcp.CallToolParams{Name: call}
-	params.SetProgressToken(call) // so that the server tells of its progress
+	params.SetProgressToken(call) // asks the server to report progress
 	result, err := session.CallTool(ctx, params)
 	if err != nil {
 		return err

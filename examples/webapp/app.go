@@ -21,11 +21,11 @@ const (
 	appName        = "Acme Board"
 	requestTimeout = 30 * time.Second
 	sessionLife    = 12 * time.Hour
-	signInLife     = 10 * time.Minute // as long as mcpclient takes a pending sign-in
-	idleLife       = 15 * time.Minute // of a user's client
+	signInLife     = 10 * time.Minute // mcpclient refuses an older pending sign-in
+	idleLife       = 15 * time.Minute // then the client of an idle user is closed
 )
 
-// config is what replicas of the application have in common.
+// config is what all replicas of the application share.
 type config struct {
 	Server string // of MCP; "": Astravue
 	URL    string // of this application, as browsers know it
@@ -34,16 +34,16 @@ type config struct {
 	Log    *slog.Logger
 }
 
-// app is the application. It holds nothing that another replica could not do
-// without: who a browser belongs to is in its cookie, tokens are in the store.
+// app is the application. It keeps nothing that another replica would need: the cookie says who a
+// browser's user is, and tokens are in the store.
 type app struct {
 	config
 	http.Handler
 	cookies   *cookies
 	transport http.RoundTripper // shared by all users' clients
 	users     *users
-	begin     turns // of sign-ins, which cost requests before anybody is known
-	end       turns
+	begin     turns // to begin a sign-in, which anybody may, and which costs requests
+	end       turns // to end one
 }
 
 func newApp(c config) (*app, error) {
@@ -59,16 +59,15 @@ func newApp(c config) (*app, error) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", a.home)
 	mux.HandleFunc("POST /login", a.login)
-	mux.Handle("GET /login", http.RedirectHandler("/", http.StatusSeeOther)) // a bookmark; the button is there
+	mux.Handle("GET /login", http.RedirectHandler("/", http.StatusSeeOther)) // a bookmark; the button to sign in is at /
 	mux.HandleFunc("GET /callback", a.callback)
 	mux.HandleFunc("POST /logout", a.logout)
-	// Other sites' pages may link here, and may not post: what begins or ends a
-	// session is a POST.
+	// Other sites' pages may link here but not post. Only a POST begins or ends a session.
 	a.Handler = http.NewCrossOriginProtection().Handler(withTimeout(mux))
 	return a, nil
 }
 
-// Close closes all clients. No request may be under way.
+// Close closes all clients. Call it when no request is under way.
 func (a *app) Close() error {
 	err := a.users.Close()
 	(&http.Client{Transport: a.transport}).CloseIdleConnections()
@@ -82,13 +81,13 @@ func (a *app) newClient(user string) *mcpclient.Client {
 		Account:        user,
 		Store:          a.Store,
 		Registration:   mcpclient.Registration{RedirectURL: a.URL + "/callback"},
-		NonInteractive: true, // the browser is not on this computer
+		NonInteractive: true, // the user's browser is elsewhere
 		Transport:      a.transport,
 		Logger:         a.Log,
 	}
 }
 
-// home shows the board to who is signed in, and the way in to all others.
+// home shows the board to a user who is signed in, and the button to sign in to all others.
 func (a *app) home(w http.ResponseWriter, r *http.Request) {
 	id, ok := a.cookies.session(r)
 	if !ok {
@@ -109,13 +108,12 @@ func (a *app) home(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// login begins a sign-in and shows a page that sends the browser to Astravue.
-// It is no redirect: browsers hold the redirects after a form to our form-action
-// too, and an authorization server may lead on to any other.
+// login begins a sign-in and shows a page that sends the browser to Astravue. It does not redirect:
+// browsers apply our Content-Security-Policy's form-action also to redirects after a form, and an
+// authorization server may redirect to any host.
 //
-// A user of this application is whoever signed in at Astravue: each sign-in
-// makes a new one. An application with users of its own has their IDs instead,
-// and then a second sign-in of a user replaces the tokens of the first.
+// This application has no users of its own, so each sign-in makes a new one. An application that has
+// users takes their IDs as accounts. Then a second sign-in of a user replaces the tokens of the first.
 func (a *app) login(w http.ResponseWriter, r *http.Request) {
 	if !a.begin.take(r.Context()) {
 		a.busy(w)
@@ -135,13 +133,13 @@ func (a *app) login(w http.ResponseWriter, r *http.Request) {
 		a.fail(w, r, err)
 		return
 	}
-	// What is sealed opens for this ID only, so the ID needs no seal.
+	// The ID needs no seal: with another ID the sealed sign-in does not open.
 	a.cookies.set(w, pendingCookie, id+"."+sealed, signInLife)
 	a.show(w, http.StatusOK, page{Title: "Off to Astravue", View: "message", Onward: address,
 		Text: "You sign in there, and come back here.", Action: "Go on", Link: address})
 }
 
-// callback ends the sign-in that this browser began.
+// callback ends the sign-in that this browser began, with the URL that the browser came back to.
 func (a *app) callback(w http.ResponseWriter, r *http.Request) {
 	id, sealed, _ := strings.Cut(a.cookies.get(r, pendingCookie), ".")
 	if sealed == "" {
@@ -161,7 +159,7 @@ func (a *app) callback(w http.ResponseWriter, r *http.Request) {
 		err = client.FinishLogin(r.Context(), pending, r.URL.String())
 	}
 	if errors.Is(err, authcode.ErrState) {
-		a.fail(w, r, err) // somebody else's callback; ours may still come
+		a.fail(w, r, err) // of another sign-in; the right callback may still come
 		return
 	}
 	a.cookies.clear(w, pendingCookie)
@@ -170,7 +168,7 @@ func (a *app) callback(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if before, ok := a.cookies.session(r); ok {
-		// Nobody will come back to it.
+		// This browser had a session, and nothing else has its ID.
 		if _, err := a.users.logout(r.Context(), before); err != nil {
 			a.Log.Warn("end the session before", "error", err)
 		}
@@ -202,7 +200,7 @@ func (a *app) logout(w http.ResponseWriter, r *http.Request) {
 	a.show(w, http.StatusOK, page{Title: "You are signed out", View: "message", Text: text, Action: "Sign in again"})
 }
 
-// fail logs err and tells the user what it means to a person.
+// fail logs err and shows the user what it means to them.
 func (a *app) fail(w http.ResponseWriter, r *http.Request, err error) {
 	a.Log.Warn("request failed", "path", r.URL.Path, "error", err)
 	status, p := http.StatusBadGateway, page{Title: "Astravue cannot be reached", View: "message",
@@ -222,14 +220,14 @@ func (a *app) fail(w http.ResponseWriter, r *http.Request, err error) {
 	a.show(w, status, p)
 }
 
-// busy answers who found no turn.
+// busy answers a request that found no turn.
 func (a *app) busy(w http.ResponseWriter) {
 	w.Header().Set("Retry-After", strconv.Itoa(int(turnTime.Seconds())))
 	a.show(w, http.StatusServiceUnavailable, page{Title: "Many people sign in right now", View: "message",
 		Text: "Try again in a moment.", Action: "Try again"})
 }
 
-// withTimeout bounds what a request may wait for.
+// withTimeout gives each request a deadline.
 func withTimeout(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)

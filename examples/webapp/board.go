@@ -42,7 +42,7 @@ type task struct {
 	Project string `json:"-"` // its name
 }
 
-// loadBoard asks for all that the page shows, as the user.
+// loadBoard asks Astravue, as the user, for everything that the page shows.
 func loadBoard(ctx context.Context, u *user) (*board, error) {
 	session, err := u.connected(ctx)
 	if err != nil {
@@ -73,7 +73,7 @@ func loadBoard(ctx context.Context, u *user) (*board, error) {
 	return b, nil
 }
 
-// nextFirst orders tasks by what is due, and what is done last.
+// nextFirst orders tasks by due date. Tasks without a date follow, and then those that are done.
 func nextFirst(a, b task) int {
 	rank := func(t task) string {
 		switch {
@@ -87,7 +87,7 @@ func nextFirst(a, b task) int {
 	return cmp.Compare(rank(a), rank(b))
 }
 
-// loadWorkspace reads the resource that says where we are, and who.
+// loadWorkspace reads the resource that names the workspace and the user.
 func (b *board) loadWorkspace(ctx context.Context, session *mcp.ClientSession) error {
 	const uri = "astravue://workspace"
 	res, err := session.ReadResource(ctx, &mcp.ReadResourceParams{URI: uri})
@@ -103,10 +103,10 @@ func (b *board) loadWorkspace(ctx context.Context, session *mcp.ClientSession) e
 	return nil
 }
 
-// mostPages bounds a list whose server names a next page without end.
+// mostPages bounds a list: a server could always name a next page.
 const mostPages = 50
 
-// list calls a tool that lists, and returns the rows of all pages.
+// list calls a tool that lists things, and returns the items of all pages.
 func list[T any](ctx context.Context, session *mcp.ClientSession, tool string, filter map[string]any) ([]T, error) {
 	args := map[string]any{"limit": 100}
 	for name, value := range filter {

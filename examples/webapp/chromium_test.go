@@ -15,8 +15,8 @@ import (
 	"github.com/astravue/mcp-client-go/sandbox"
 )
 
-// TestChromium signs in on the sandbox's pages as a person does, and looks at
-// each page of ours in light and dark, on a phone and on a desk.
+// TestChromium signs in on the sandbox's pages as a person does, and checks each page of the
+// application in light and dark, in the size of a phone and of a screen.
 func TestChromium(t *testing.T) {
 	ctx := testenv.Chromium(t)
 	srv := startSandbox(t)
@@ -33,7 +33,7 @@ func TestChromium(t *testing.T) {
 	do(chromedp.Navigate(a.URL), chromedp.WaitVisible(chromedp.CSS("#sign-in")))
 	look(t, ctx, "welcome")
 
-	// Whoever finds no turn, and whom the browser does not take further by itself.
+	// The pages of a request that finds no turn, and of a browser that does not go on by itself.
 	for range mostTurns {
 		a.begin <- struct{}{}
 	}
@@ -72,7 +72,7 @@ func TestChromium(t *testing.T) {
 	do(chromedp.Navigate(a.URL), chromedp.WaitVisible(chromedp.CSS("#sign-in")))
 }
 
-// look checks that a page is styled and fits, and keeps a picture.
+// look checks that a page is styled and fits, and keeps a picture of it.
 func look(t *testing.T, ctx context.Context, name string) {
 	t.Helper()
 	for _, width := range []int64{360, 1280} {

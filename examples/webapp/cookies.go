@@ -14,11 +14,10 @@ import (
 
 const (
 	sessionCookie = "session" // who is signed in
-	pendingCookie = "sign-in" // a sign-in that waits for its callback
+	pendingCookie = "sign-in" // a sign-in, until its callback
 )
 
-// cookies are all that a browser holds: no token, and no number that could be
-// guessed or changed.
+// cookies are all that a browser holds. They hold no token, and cannot be guessed or changed.
 type cookies struct {
 	secure     bool
 	sessionKey []byte
@@ -68,8 +67,8 @@ func (c *cookies) signed(user string, until time.Time) string {
 	return value + "." + base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
 }
 
-// name has the prefix that keeps a cookie from being set by a neighbouring
-// host; browsers take it over https only.
+// name returns a cookie's full name. Browsers let no neighbouring host set a cookie with the prefix
+// __Host-, and accept it over https only.
 func (c *cookies) name(name string) string {
 	if c.secure {
 		return "__Host-" + name
@@ -85,8 +84,8 @@ func (c *cookies) get(r *http.Request, name string) string {
 	return cookie.Value
 }
 
-// set sets a cookie that comes back with links from other sites, as the
-// callback is one, and not with what they post or embed.
+// set sets a cookie. A browser sends it back when it follows a link or redirect from another site,
+// such as the callback, but not with what other sites post or embed.
 func (c *cookies) set(w http.ResponseWriter, name, value string, life time.Duration) {
 	http.SetCookie(w, &http.Cookie{Name: c.name(name), Value: value, Path: "/", MaxAge: int(life.Seconds()),
 		HttpOnly: true, Secure: c.secure, SameSite: http.SameSiteLaxMode})

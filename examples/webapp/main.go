@@ -1,21 +1,20 @@
-// Webapp is a small web application whose users connect their Astravue
-// accounts: sign-in is split at the redirect, tokens stay on the server, and
-// any number of users are signed in at once.
+// Webapp is a small web application whose users connect their Astravue accounts. Its sign-in is split
+// at the redirect, tokens stay on the server, and any number of users are signed in at once.
 //
 //	webapp -sandbox
 //	DATABASE_URL=postgres://… webapp -key-file FILE -postgres FILE
 //
-// The first is alone and keeps everything in memory; the second is one of
-// several replicas, which share a database and the two files. It wants a host of
-// its own: browsers send its cookies to every port of that host (RFC 6265 §8.5).
+// The first command runs one process that keeps everything in memory. The second runs one of several
+// replicas, which share a database and the two files. Give the application a host of its own:
+// browsers send its cookies to every port of the host (RFC 6265 §8.5).
 //
 //   - main.go: flags, start and shutdown
 //   - store.go: tokens in PostgreSQL, and their keys
 //   - app.go: the pages' handlers, sign-in and sign-out
-//   - turns.go: how many sign-ins are begun at once
-//   - users.go: one mcpclient.Client for each user who was here lately
-//   - board.go: what the board shows, asked for through MCP
-//   - cookies.go, pages.go, page.html: what the browser gets
+//   - turns.go: a limit on sign-ins that begin at once
+//   - users.go: one mcpclient.Client for each user who was active lately
+//   - board.go: the board's contents, from MCP
+//   - cookies.go, pages.go, page.html, style.css: what the browser gets
 package main
 
 import (
@@ -54,10 +53,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	flags := flag.NewFlagSet("webapp", flag.ExitOnError)
 	local := flags.Bool("sandbox", false, "use a local Astravue, whose sign-in page shows its users and their passwords")
 	listen := flags.String("listen", "127.0.0.1:8080", "`address` to listen on")
-	public := flags.String("url", "", "`URL` at which browsers reach this application, if it is not http:// and the address")
-	keyFile := flags.String("key-file", "", "`file` with at least 32 random bytes that seal the cookies, the same for all replicas; without one, a restart ends all sessions")
+	public := flags.String("url", "", "`URL` at which browsers reach this application (default: http:// and the address)")
+	keyFile := flags.String("key-file", "", "`file` with at least 32 random bytes that seal the cookies, one for all replicas; without it a restart ends all sessions")
 	tokenKeys := flags.String("postgres", "", "keep tokens in the PostgreSQL database that $DATABASE_URL names, which replicas share, "+
-		"sealed with the key in this `file`, 32 random bytes in base64; older keys, on further lines, still open them; without one, tokens stay in memory")
+		"sealed with the key in this `file`, 32 random bytes in base64; older keys on further lines still open older tokens; without -postgres, tokens stay in memory")
 	_ = flags.Parse(args) // exits
 
 	c := config{
@@ -115,12 +114,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	return serve(ctx, l, app, c.Log)
 }
 
-// serve serves until ctx ends, and then until the requests under way have
-// their answers.
+// serve serves until ctx is done, and then until the requests under way are answered.
 func serve(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger) error {
 	srv := &http.Server{
 		Handler:      h,
-		ReadTimeout:  10 * time.Second, // nobody sends us more than a small form
+		ReadTimeout:  10 * time.Second, // a browser sends no more than a small form
 		WriteTimeout: 2 * requestTimeout,
 		IdleTimeout:  2 * time.Minute,
 		ErrorLog:     slog.NewLogLogger(log.Handler(), slog.LevelWarn),

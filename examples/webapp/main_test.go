@@ -25,7 +25,7 @@ import (
 	"github.com/astravue/mcp-client-go/tokenstore"
 )
 
-// startSandbox starts a sandbox whose pages want to be filled in.
+// startSandbox starts a sandbox whose pages are to be filled in.
 func startSandbox(t *testing.T) *sandbox.Server {
 	t.Helper()
 	srv, err := sandbox.Start(sandbox.Options{})
@@ -199,7 +199,7 @@ func (v view) hasNot(texts ...string) {
 	}
 }
 
-// What one user sees and the other does not.
+// Strings that one user sees and the other does not.
 const (
 	welcome  = "Sign in with Astravue"
 	onlyMia  = "Book the typography workshop"
@@ -350,7 +350,7 @@ func TestForgedSession(t *testing.T) {
 	}
 	b := newBrowser(t)
 	b.http.Jar.SetCookies(here, []*http.Cookie{{Name: sessionCookie, Value: good, Path: "/"}})
-	b.get(a.URL).has(200, onlyMia) // so that the others fail for their reason
+	b.get(a.URL).has(200, onlyMia) // the checks below fail for another reason
 }
 
 func TestCallbackOfAnotherBrowser(t *testing.T) {
@@ -381,7 +381,7 @@ func TestCallbackOfAnotherBrowser(t *testing.T) {
 		t.Errorf("%d codes were sent", n)
 	}
 
-	// Neither attempt has spoilt the right ones.
+	// The right callbacks still work after both attempts.
 	mia.get(ofMia).has(200, onlyMia)
 	adam.get(ofAdam).has(200, onlyAdam)
 }
@@ -395,7 +395,7 @@ func TestSecondUseOfACallback(t *testing.T) {
 	kept := mia.http.Jar.Cookies(here)
 	mia.get(callback).has(200, onlyMia)
 	mia.get(callback).has(400, "No sign-in is under way")
-	// Also by who kept the cookie.
+	// Also with a copy of the cookie.
 	again := newBrowser(t)
 	again.http.Jar.SetCookies(here, kept)
 	again.get(callback).has(400, "This sign-in is over")
@@ -493,7 +493,7 @@ func TestIdleClientsAreDropped(t *testing.T) {
 	b.get(a.URL).has(200, onlyMia) // and still signed in
 }
 
-// TestReplicas has two processes' worth of the application share store and key.
+// TestReplicas runs two applications that share the store and the key.
 func TestReplicas(t *testing.T) {
 	srv := startSandbox(t)
 	one := startApp(t, srv, nil)
@@ -525,8 +525,8 @@ func TestReplicas(t *testing.T) {
 	}
 }
 
-// TestWhoMayBeginASignIn has other sites' pages link and post to the sign-in of somebody who is
-// signed in.
+// TestWhoMayBeginASignIn links and posts to the sign-in from other sites' pages, in the browser of a
+// user who is signed in.
 func TestWhoMayBeginASignIn(t *testing.T) {
 	srv := startSandbox(t)
 	a := startApp(t, srv, nil)
@@ -561,12 +561,12 @@ func TestWhoMayBeginASignIn(t *testing.T) {
 	newBrowser(t).get(a.URL+"/login").has(200, welcome)
 }
 
-// TestManySignIns has one whom nobody knows begin sign-ins without end, while Astravue is slow.
+// TestManySignIns begins sign-ins without end from one browser, while Astravue is slow.
 func TestManySignIns(t *testing.T) {
 	srv := startSandbox(t)
 	a := startApp(t, srv, nil)
 	undo := srv.Fail(sandbox.StepResourceMetadata, sandbox.Fault{Delay: time.Minute})
-	ctx, stop := context.WithCancel(t.Context()) // who has a turn waits, until the others are refused
+	ctx, stop := context.WithCancel(t.Context()) // requests with a turn wait until the others are refused
 	defer stop()
 	var refused atomic.Int32
 	var wg sync.WaitGroup
@@ -591,12 +591,12 @@ func TestManySignIns(t *testing.T) {
 		t.Errorf("%d sign-ins were begun, %d refused", n, refused.Load())
 	}
 
-	// Whoever comes when that is over is served.
+	// A request after that is served.
 	undo()
 	newBrowser(t).signIn(a, "adam").has(200, onlyAdam)
 }
 
-// TestSlowBody has a browser that never ends its request.
+// TestSlowBody sends a request that never ends.
 func TestSlowBody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
@@ -621,7 +621,7 @@ func TestSlowBody(t *testing.T) {
 	})
 }
 
-// A pipeListener accepts connections in memory, whose time is that of the test.
+// A pipeListener accepts connections in memory, so that synctest controls their time.
 type pipeListener struct {
 	conns  chan net.Conn
 	closed chan struct{}
@@ -640,7 +640,7 @@ func (l *pipeListener) Accept() (net.Conn, error) {
 func (l *pipeListener) Close() error   { l.once.Do(func() { close(l.closed) }); return nil }
 func (l *pipeListener) Addr() net.Addr { return &net.TCPAddr{} }
 
-// TestEndlessList has a server that names a next page each time.
+// TestEndlessList lists from a server that always names a next page.
 func TestEndlessList(t *testing.T) {
 	pages := 0
 	server := mcp.NewServer(&mcp.Implementation{Name: "endless"}, nil)

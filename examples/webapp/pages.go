@@ -27,7 +27,7 @@ var (
 	}()
 )
 
-// page is what the template shows; each view uses its part.
+// page is what the template shows. Each view uses some of the fields.
 type page struct {
 	View  string // welcome, board or message
 	Title string
@@ -35,16 +35,16 @@ type page struct {
 	Notice string // above the welcome
 	Board  *board
 
-	Text         string // of a message
-	Action, Link string // its button; Link "": begins a sign-in
-	Onward       string // where the browser goes by itself
+	Text         string // the message
+	Action, Link string // the button below it; Link "": it begins a sign-in
+	Onward       string // where the browser goes without a click
 }
 
 func (page) App() string         { return appName }
 func (page) Style() template.CSS { return template.CSS(style) }
 
-// show writes a page that loads nothing, runs nothing, posts to nobody but us
-// and is kept by no cache.
+// show writes a page. Its headers let it load and run nothing, post to this application only, and
+// stay in no cache.
 func (a *app) show(w http.ResponseWriter, status int, p page) {
 	var b bytes.Buffer
 	if err := pages.Execute(&b, p); err != nil {
@@ -56,13 +56,13 @@ func (a *app) show(w http.ResponseWriter, status int, p page) {
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'sha256-"+styleHash+"'; img-src data:; form-action 'self'; frame-ancestors 'none'; base-uri 'none'")
 	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("Referrer-Policy", "same-origin") // addresses of callbacks hold codes
+	h.Set("Referrer-Policy", "same-origin") // the address of the callback holds a code
 	h.Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
-	_, _ = b.WriteTo(w) // the browser may have gone
+	_, _ = b.WriteTo(w) // the browser may have left
 }
 
-// words makes "In progress" of in_progress.
+// words turns in_progress into "In progress".
 func words(s string) string {
 	if s == "" {
 		return ""
@@ -78,13 +78,13 @@ func initials(name string) string {
 	return out
 }
 
-// A deadline is a day as people name it.
+// A deadline is a day with its name for people.
 type deadline struct {
 	Date, Text string
 	Late       bool
 }
 
-// due says how far away a date is; nil if there is none.
+// due returns the deadline on a date, or nil if there is no date.
 func due(date string) *deadline {
 	day, err := time.Parse(time.DateOnly, date)
 	if err != nil {

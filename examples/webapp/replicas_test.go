@@ -25,10 +25,10 @@ import (
 	"github.com/astravue/mcp-client-go/sandbox"
 )
 
-// An order is what a replica is told to do: one of its members.
+// An order tells a replica what to do: the one field that is set.
 type order struct {
 	Run  []string      // the application, with these arguments
-	Move time.Duration // its clock
+	Move time.Duration // by which its clock moves
 	Stop bool
 }
 
@@ -133,7 +133,7 @@ func (c *cluster) do(i int, o order) (a answer) {
 	return a
 }
 
-// to has the next request go to a replica.
+// to sends the next request to a replica.
 func (c *cluster) to(i int) { c.turn.Store(int32(i + 1)) }
 
 func (c *cluster) rows() int {
@@ -172,7 +172,7 @@ func TestTwoProcesses(t *testing.T) {
 		}
 	}
 
-	// Begun at one, ended at the other, and good at both.
+	// A sign-in that begins at one replica ends at the other, and its session is good at both.
 	mia := newBrowser(t)
 	c.to(0)
 	callback := mia.approve(c.app, "mia")
@@ -182,7 +182,7 @@ func TestTwoProcesses(t *testing.T) {
 	mia.get(c.app.URL).has(200, onlyMia)
 	mia.get(c.app.URL).has(200, onlyMia)
 
-	// Once only, at whichever, one after the other or at the same moment.
+	// A callback works once, at either replica, one after the other or at one moment.
 	for range 2 {
 		kept.copied(c.app.URL).get(callback).has(400, "This sign-in is over")
 	}
@@ -203,7 +203,7 @@ func TestTwoProcesses(t *testing.T) {
 	views[1].has(400, "This sign-in is over")
 	exchanges(2)
 
-	// Both hold both users' tokens; when they have ended each is renewed once.
+	// Both replicas hold both users' tokens. After they expire each is renewed once.
 	for range 2 {
 		mia.get(c.app.URL).has(200, onlyMia)
 		adam.get(c.app.URL).has(200, onlyAdam)
@@ -221,7 +221,7 @@ func TestTwoProcesses(t *testing.T) {
 		t.Errorf("%d refreshes of 2 users' tokens, %d sessions, %d clients", got.Requests[sandbox.StepRefresh], got.Grants, got.Clients)
 	}
 
-	// Signed out at one: the other looks at its record within a minute.
+	// A user signs out at one replica. The other one looks at the record within a minute.
 	kept = adam.copied(c.app.URL)
 	c.to(0)
 	page := adam.get(c.app.URL)
@@ -239,12 +239,12 @@ func TestTwoProcesses(t *testing.T) {
 		}
 	}
 
-	// Nor is that sign-in good for another session now.
+	// That sign-in cannot make another session now.
 	if v := late.get(callback); v.status == http.StatusOK || srv.Counts().Grants != 1 {
 		t.Errorf("the callback once more: status %d, %d sessions", v.status, srv.Counts().Grants)
 	}
 
-	// A restart of both ends nobody's session, and takes what is left of sessions that have ended.
+	// A restart of both ends no session, and deletes what is left of sessions that have ended.
 	if n := c.rows(); n != 4 { // Mia's, the registration, the count of them, and the key of the names
 		t.Errorf("%d rows", n)
 	}

@@ -18,15 +18,15 @@ import (
 
 const tidyEvery = 24 * time.Hour
 
-// openPostgres returns a store in the database that DATABASE_URL names, or
-// where that is not set PGHOST and its like. Its password is in no argument.
-// The parameter pool_max_conns bounds the connections of this process.
+// openPostgres returns a store in the database that DATABASE_URL names, or else PGHOST and the other
+// variables of PostgreSQL. So no argument holds the password. pool_max_conns in the URL bounds the
+// connections of this process.
 func openPostgres(ctx context.Context, keyFile string) (*postgres.Store, error) {
 	keys, err := readKeys(ctx, keyFile)
 	if err != nil {
 		return nil, err
 	}
-	pool, err := pgxpool.New(ctx, os.Getenv("DATABASE_URL")) // its errors show no password
+	pool, err := pgxpool.New(ctx, os.Getenv("DATABASE_URL")) // no error of it shows the password
 	if err != nil {
 		return nil, err
 	}
@@ -37,7 +37,7 @@ func openPostgres(ctx context.Context, keyFile string) (*postgres.Store, error) 
 	return &postgres.Store{Pool: pool, Keys: keys}, nil
 }
 
-// readKeys reads keys in base64, a line each.
+// readKeys reads keys in base64, one a line.
 func readKeys(ctx context.Context, file string) ([]tokenstore.Secret, error) {
 	data, err := tokenstore.ReadSecretFile(ctx, file)
 	if err != nil {
@@ -57,10 +57,9 @@ func readKeys(ctx context.Context, file string) ([]tokenstore.Secret, error) {
 	return keys, nil
 }
 
-// tidy seals anew what an older key has sealed, and deletes the tokens of
-// sessions whose cookies have ended: a grant is saved when its session begins,
-// and what was not saved for a session's life belongs to none. It does so at
-// the start and every day until ctx ends.
+// tidy seals with the newest key what an older key has sealed, and deletes the tokens of sessions
+// whose cookies have expired: a grant that was not saved for the life of a session belongs to none.
+// It runs at the start and every day until ctx is done.
 func tidy(ctx context.Context, store *postgres.Store, log *slog.Logger) {
 	tick := time.NewTicker(tidyEvery)
 	defer tick.Stop()

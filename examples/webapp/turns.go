@@ -7,20 +7,19 @@ import (
 
 const (
 	mostTurns = 10
-	turnTime  = time.Second     // that a turn takes at least
-	turnWait  = 2 * time.Second // for one
+	turnTime  = time.Second     // a turn takes no less
+	turnWait  = 2 * time.Second // nobody waits longer for one
 )
 
-// turns bound how many do something at once, and by the time that a turn takes at
-// least, how many in a second: anybody may ask for a sign-in, and each costs
-// requests to Astravue. They are shared by all, so that one who asks without
-// end keeps others waiting; where the addresses of browsers are known, in a
-// proxy in front of this, is the place to tell them apart. Safe for concurrent use.
+// turns limit how many requests do something at once, and how many in a second, since a turn takes
+// at least turnTime. Anybody may begin a sign-in, and each costs requests to Astravue. All share the
+// turns, so one browser that asks without end keeps the others waiting. To treat browsers apart, use
+// a proxy in front that knows their addresses. Safe for concurrent use.
 type turns chan struct{}
 
 func newTurns() turns { return make(turns, mostTurns) }
 
-// take waits for a turn, and reports whether there was one.
+// take waits for a turn and reports whether it got one.
 func (t turns) take(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, turnWait)
 	defer cancel()
@@ -32,7 +31,7 @@ func (t turns) take(ctx context.Context) bool {
 	}
 }
 
-// giveBack gives a turn back, once that has taken its time.
+// giveBack gives a turn back turnTime later.
 func (t turns) giveBack() {
 	time.AfterFunc(turnTime, func() { <-t })
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/astravue/mcp-client-go/mcpclient"
 )
 
-// users keeps a client for each user who was here lately. All it holds can be
-// made again from the store, by another replica too.
+// users keeps a client for each user who was active lately. Any replica can make them again from the
+// store.
 type users struct {
 	newClient func(id string) *mcpclient.Client
 	idle      time.Duration
@@ -25,12 +25,12 @@ type users struct {
 	m  map[string]*user
 }
 
-// A user is a client and, once it is needed, its session.
+// A user is a client and, from the first request on, its session.
 type user struct {
 	client *mcpclient.Client
 
 	active int       // requests under way; guarded by users.mu
-	seen   time.Time // when the last one ended; guarded by users.mu
+	seen   time.Time // when the last request ended; guarded by users.mu
 
 	mu      sync.Mutex
 	session *mcp.ClientSession // nil: not connected
@@ -54,7 +54,7 @@ func newUsers(newClient func(string) *mcpclient.Client, idle time.Duration, log 
 	return us
 }
 
-// enter returns the user of an ID for one request, which ends with leave.
+// enter returns the user of an ID for one request, which must end with leave.
 func (us *users) enter(id string) *user {
 	us.mu.Lock()
 	defer us.mu.Unlock()
@@ -74,8 +74,7 @@ func (us *users) leave(u *user) {
 	u.seen = time.Now()
 }
 
-// sweep closes the clients of those who have not been here for a while. They
-// stay signed in.
+// sweep closes the clients of users who have been idle. They stay signed in.
 func (us *users) sweep() {
 	var gone []*user
 	us.mu.Lock()
@@ -93,7 +92,7 @@ func (us *users) sweep() {
 	}
 }
 
-// logout ends a user's access, for requests that are under way too.
+// logout ends a user's access, also for requests that are under way.
 func (us *users) logout(ctx context.Context, id string) (*mcpclient.LogoutResult, error) {
 	u := us.enter(id)
 	defer us.leave(u)
@@ -109,8 +108,8 @@ func (us *users) logout(ctx context.Context, id string) (*mcpclient.LogoutResult
 	return done, u.close()
 }
 
-// Close closes all clients, and waits for refreshes under way: a token that
-// was renewed and not saved is a user who has to sign in again.
+// Close closes all clients and waits for refreshes under way: if a renewed token is not saved, its
+// user has to sign in again.
 func (us *users) Close() error {
 	us.stop()
 	us.sweeper.Wait()
@@ -144,11 +143,11 @@ func (u *user) connected(ctx context.Context) (*mcp.ClientSession, error) {
 	}
 	u.session = session
 	go func() {
-		_ = session.Wait() // why it ended is the error of the call that it ended
+		_ = session.Wait() // the call that failed has the error
 		u.mu.Lock()
 		defer u.mu.Unlock()
 		if u.session == session {
-			u.session = nil // the next request makes another
+			u.session = nil // the next request connects again
 		}
 	}()
 	return session, nil
