@@ -82,7 +82,7 @@ const (
 // has been found out on the way.
 type trip struct {
 	req   *http.Request
-	asked *call // nil: not looked at yet
+	asked *call // nil: req was not parsed yet
 	may   mayAsk
 	latch *latch
 
@@ -95,8 +95,9 @@ type trip struct {
 	steppedUp bool // signed in for more scopes
 }
 
-// call returns what the request asks for. It is looked at when it is needed:
-// most requests of [Client.HTTPClient] are not refused, and a body may be long.
+// call returns what the request asks for. The request is parsed only when that is
+// needed: most requests of [Client.HTTPClient] are not refused, and a body may be
+// long.
 func (t *trip) call() call {
 	if t.asked == nil {
 		c := parseCall(t.req)
@@ -124,10 +125,10 @@ type next struct {
 }
 
 // authorized sends req with an access token, and again after a refresh or a
-// sign-in for as long as that helps. asked is what req asks for; if nil, it is
-// found out when the server refuses req. may says whether a sign-in may be
-// started then. latch, if not nil, holds the failure of an earlier sign-in that
-// is not to be tried again.
+// sign-in for as long as that helps. asked describes the call in req; if nil, req
+// is parsed when the server refuses it. may says whether a sign-in may be started
+// then. latch, if not nil, holds the failure of an earlier sign-in, which is not
+// tried again.
 //
 // It returns the last answer, together with an error if that was a 401 or a
 // 403; or an error alone. The caller closes the body.
@@ -158,8 +159,6 @@ func (a *authorizer) authorized(req *http.Request, asked *call, may mayAsk, latc
 				latch.set(ctx, err)
 				return nil, err
 			}
-			// A server that names one issuer and then another one during one
-			// request has its first choice: to is not set a second time.
 			t.signedIn, t.why, t.to = true, nil, nil
 		}
 	}
@@ -222,8 +221,8 @@ func (a *authorizer) after401(ctx context.Context, t *trip, resp *http.Response)
 			}
 			t.why, t.to = err, to
 		case errors.As(err, new(*refresh.RetryError)):
-			// Its authorization server does not answer. If the server names that
-			// one still, its user has to wait and not to sign in.
+			// The authorization server is unreachable. If the server still names
+			// that one, a sign-in would fail too, and the user has to wait.
 			to := a.movedFrom(ctx, t.access.Issuer, &challenge)
 			if to == nil {
 				return next{course: fails, err: noToken(err)}
@@ -238,6 +237,8 @@ func (a *authorizer) after401(ctx context.Context, t *trip, resp *http.Response)
 	if t.signedIn || !a.maySignIn(ctx, t) {
 		return next{course: stands, err: unauthorized(t.why)}
 	}
+	// The sign-in goes where t.to leads. A server that is asked again may name yet
+	// another authorization server.
 	return t.signIn(signInRequest{challenge: challenge, cfg: t.to, refusedToken: cmp.Or(t.access, t.stale)})
 }
 

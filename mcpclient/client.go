@@ -26,6 +26,9 @@ import (
 // call, not after. All methods are safe for concurrent use, and any number of
 // clients, in any number of processes, may share an account. Do not copy a
 // Client after its first use.
+//
+// If a field is wrong, every method says so. After [Client.Close] every other
+// method returns [ErrClosed]. Errors about the flow are a [*StepError].
 type Client struct {
 	// Name is the application's name. The user reads it on the consent and
 	// callback pages, and the User-Agent of every request consists of Name and
@@ -105,14 +108,14 @@ type Client struct {
 	// SignInTimeout bounds the wait for a person. If 0, it is 5 minutes.
 	SignInTimeout time.Duration
 
-	// MaxAnswer bounds each message of the server, in bytes. It bounds as well
-	// what takes long to decode: a message may have 64 levels, with 16 levels
-	// above each of its bytes on the average if it has MaxAnswer bytes; one value
-	// for each 16 bytes of MaxAnswer, and one item of a list for each 512. All
-	// pages of a list together may be four times that, and 1000 pages. If the
-	// answer to a call is more, the call fails with [ErrTooLarge]; any other
-	// message is dropped. MaxAnswer is for Connect, not for HTTPClient. If 0, it
-	// is 8 MiB, which take less than a second to decode.
+	// MaxAnswer bounds each message of the server, in bytes. Small messages may
+	// take long to decode, so it bounds more than bytes: a message has at most 64
+	// levels, one value for each 16 bytes of MaxAnswer, and one item of a list for
+	// each 512; a message of MaxAnswer bytes has 16 levels above each byte on the
+	// average. A list has at most 1000 pages, and together they may be four times
+	// as much. If the answer to a call is more, the call fails with [ErrTooLarge].
+	// Any other message that is more is dropped. MaxAnswer is for Connect, not for
+	// HTTPClient. If 0, it is 8 MiB, which take less than a second to decode.
 	MaxAnswer int
 
 	// Transport is under every request. If nil, it is one of [NewTransport], for
@@ -228,8 +231,7 @@ func NewTransport(server string) http.RoundTripper { return oauthhttp.NewTranspo
 // answer, and reads whatever else the server sends, for as long as its own ctx
 // lasts: a tool may take its time.
 //
-// Errors are a [*StepError] about what failed, or [ErrClosed], or they say which
-// field is wrong. Where only a sign-in helps and none was allowed, they wrap
+// Where only a sign-in helps and none was allowed, the error wraps
 // [ErrLoginRequired].
 func (c *Client) Connect(ctx context.Context) (*mcp.ClientSession, error) {
 	a, err := c.init()

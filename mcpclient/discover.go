@@ -14,7 +14,6 @@ type Discovered struct {
 
 // Discover takes the first step alone: it asks the server whether it wants a
 // sign-in, and fetches and checks its OAuth configuration. Nothing is stored.
-// Errors are a [*StepError], or [ErrClosed].
 func (c *Client) Discover(ctx context.Context) (*Discovered, error) {
 	a, err := c.init()
 	if err != nil {

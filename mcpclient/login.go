@@ -9,11 +9,10 @@ import (
 // is one already. It waits for a sign-in to the same account that is under way
 // elsewhere, and takes its result. A nil opts is the zero [LoginOptions].
 //
-// Its error is a [*StepError], or [ErrClosed]. It wraps an
-// [*authcode.AuthorizationError] if the user or the server refused,
-// [ErrNoSignIn] if the server has no sign-in, a [*RegistrationLimitError] if too
-// many clients were registered today, and [callback.ErrOpenedTwice] if another
-// browser than the person's own came too.
+// Its error wraps an [*authcode.AuthorizationError] if the user or the server
+// refused, [ErrNoSignIn] if the server has no sign-in, a
+// [*RegistrationLimitError] if too many clients were registered today, and
+// [callback.ErrOpenedTwice] if another browser than the person's own came too.
 func (c *Client) Login(ctx context.Context, opts *LoginOptions) error {
 	a, err := c.init()
 	if err != nil {

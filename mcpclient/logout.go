@@ -40,8 +40,8 @@ type LogoutResult struct {
 
 // Logout revokes the refresh token and the access token (RFC 7009) where the
 // server offers it, and forgets them in any case. The registration stays:
-// accounts share it. Its error is a [*StepError] that says that the store did not
-// forget, with a result that says what was revoked; or [ErrClosed], without one.
+// accounts share it. If the store did not forget, it returns both an error and a
+// result, which says what was revoked.
 func (c *Client) Logout(ctx context.Context) (*LogoutResult, error) {
 	a, err := c.init()
 	if err != nil {

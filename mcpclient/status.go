@@ -35,8 +35,7 @@ type Status struct {
 }
 
 // Status reads the store and sends nothing. A session whose tokens have all
-// expired counts as none. Its error is a [*StepError] about the store, or
-// [ErrClosed].
+// expired counts as none. Its error is about the store.
 func (c *Client) Status(ctx context.Context) (*Status, error) {
 	a, err := c.init()
 	if err != nil {

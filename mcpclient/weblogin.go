@@ -13,8 +13,7 @@ import (
 // BeginLogin begins the sign-in of a web application's user. Redirect the user's
 // browser to authorizationURL, and give the callback that then comes to
 // Registration.RedirectURL, with pending, to [Client.FinishLogin] within ten
-// minutes. Account says whose sign-in it is. Errors are a [*StepError], or
-// [ErrClosed].
+// minutes. Account says whose sign-in it is.
 func (c *Client) BeginLogin(ctx context.Context) (authorizationURL string, pending *PendingLogin, err error) {
 	a, err := c.init()
 	if err != nil {
@@ -49,7 +48,6 @@ func (c *Client) BeginLogin(ctx context.Context) (authorizationURL string, pendi
 // [authcode.ErrState], and pending can still be used. After an
 // [*authcode.AuthorizationError] with the code invalid_request, begin once more:
 // the server may have refused prompt=consent alone, which is left out then.
-// Errors are a [*StepError], or [ErrClosed].
 func (c *Client) FinishLogin(ctx context.Context, pending *PendingLogin, callbackURL string) error {
 	a, err := c.init()
 	if err != nil {
