@@ -202,6 +202,8 @@ func (a *app) explain(command string, err error) (code string, status int, hint 
 			return "usage", exitUsage, "To see its arguments: " + a.commandLine("tools "+tool.tool)
 		}
 		return "usage", exitUsage, "To see all tools: " + a.commandLine("tools")
+	case errors.As(err, &usage) && command == "astravue-mcp":
+		return "usage", exitUsage, "To see all commands and flags: astravue-mcp --help"
 	case errors.As(err, &usage):
 		return "usage", exitUsage, "To see its arguments and flags: " + command + " --help"
 	case errors.Is(err, mcpclient.ErrServerAddress):
