@@ -6,10 +6,10 @@ import (
 	"unicode/utf8"
 )
 
-// JSON returns a JSON document whose every character can be seen: what cannot, or may not follow
-// what stands before it, is escaped (RFC 8259 §7). The document says what doc does, since it has
-// such characters in its strings only; bytes that are not UTF-8 say U+FFFD, as encoding/json
-// reads them. Line ends and spaces between its values stay.
+// JSON returns doc, a JSON document, with its invisible characters escaped (RFC 8259 §7), and also
+// combining marks that have no character to stand on. The meaning stays, since only strings hold
+// such characters. Bytes that are not UTF-8 become U+FFFD, as encoding/json reads them. Line ends and
+// spaces between the values stay.
 func JSON(doc []byte) []byte {
 	marks := marks(mostMarks)
 	out := make([]byte, 0, len(doc))
@@ -20,7 +20,7 @@ func JSON(doc []byte) []byte {
 			marks = mostMarks
 			out = append(out, doc[:n]...)
 		case r == '\t' || r == '\r':
-			out = append(out, ' ') // between values: a string cannot hold them
+			out = append(out, ' ') // it stands between values: strings cannot hold it
 		case Visible(r) && marks.allow(r):
 			out = append(out, doc[:n]...)
 		case r > 0xffff:

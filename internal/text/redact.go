@@ -10,26 +10,29 @@ import (
 )
 
 const (
-	// leastSecret is the length of the shortest secret that is looked for: a shorter one could be
-	// a part of any word.
+	// leastSecret is the length of the shortest secret that is looked for. A shorter one could be a
+	// part of any word.
 	leastSecret = 8
-	// A secret of at least longSecret characters was made by a machine. Of such a one a part of
-	// leastPart characters is hidden too, since servers cut what they quote.
+	// A secret of at least longSecret characters was made by a machine, and nothing else looks like
+	// a part of it. Parts of leastPart characters are hidden too, since servers cut what they quote.
 	longSecret = 24
 	leastPart  = 16
-	gram       = leastPart / 2
+	// gram is half of leastPart: every part of 16 characters holds one whole piece of 8, if the
+	// secret is cut into such pieces.
+	gram = leastPart / 2
 )
 
-// Redact returns s without the secrets of ours that a server sends back. One of at least 8 bytes is
-// hidden as it stands; one of at least 8 letters and digits, which alone are compared then, also
-//   - in letters of another case,
-//   - with anything else between them, such as spaces, quotes and line ends,
-//   - with characters escaped, as in URLs (also more than once), JSON, Go and HTML,
-//   - in base64, of either alphabet and wherever it stands in what is encoded, and in hexadecimal,
-//   - where it has at least 24 of them: a part of 16.
+// Redact returns s with the given secrets hidden. They are ours, and a server may have sent them
+// back. A secret of fewer than 8 bytes is left alone. Each other one is hidden as it stands; if it
+// has at least 8 letters and digits, it is also hidden
+//   - in upper or lower case,
+//   - with other characters between its letters and digits, such as spaces, quotes and line ends,
+//   - with escaped characters, as in URLs (also escaped more than once), JSON, Go and HTML,
+//   - in hexadecimal, and in base64 of either alphabet, also inside a longer encoded text,
+//   - in parts of 16 letters and digits, if it has at least 24.
 //
-// What is encoded in yet another way stays. The time is linear in the lengths. Without secrets, and
-// where s is short, nothing is allocated.
+// Other encodings are not recognized. The time is linear in the lengths. Nothing is allocated for a
+// short s or without secrets.
 func Redact(s string, secrets ...string) string {
 	if len(s) < leastSecret {
 		return s
@@ -38,25 +41,26 @@ func Redact(s string, secrets ...string) string {
 		if len(hidden) < leastSecret {
 			continue
 		}
-		s = strings.ReplaceAll(s, hidden, secret.Redacted) // also one of few letters
+		s = strings.ReplaceAll(s, hidden, secret.Redacted) // also a secret of few letters and digits
 		forms := forms(hidden)
 		s = hide(s, forms, false)
-		if strings.ContainsAny(s, `%\&`) {
+		if strings.ContainsAny(s, `%\&`) { // with what escapes begin
 			s = hide(s, forms, true)
 		}
 	}
 	return s
 }
 
-// Without returns what of a server's words fits into a sentence: Short(Redact(s, secrets...)).
+// Without returns Short(Redact(s, secrets...)): a server's words, fit for a sentence of ours.
 func Without(s string, secrets ...string) string { return Short(Redact(s, secrets...)) }
 
-// forms returns what a secret is encoded to, as [fold] leaves it.
+// forms returns the encodings of a secret, each as [fold] leaves it.
 func forms(secret string) []string {
 	all := []string{secret, hex.EncodeToString([]byte(secret))}
+	// Base64 makes four characters of three bytes, so that a secret inside a longer text looks
+	// different after 0, 1 and 2 bytes. The characters at its two ends also hold bits of its
+	// neighbours and are left out.
 	for before := range 3 {
-		// What stands before it moves it by so many bytes. The first and the last character also
-		// hold bits of what stands beside it.
 		encoded := base64.RawStdEncoding.EncodeToString(append(make([]byte, before), secret...))
 		all = append(all, encoded[(before*8+5)/6:(before+len(secret))*8/6])
 	}
@@ -69,61 +73,28 @@ func forms(secret string) []string {
 	return folded
 }
 
-// hide replaces in s what folds to one of the forms.
+// hide returns s without the parts that fold to one of the forms. With unescape, escaped characters
+// of s count as what they stand for.
 func hide(s string, forms []string, unescape bool) string {
 	folded, at := fold(s, unescape)
 	if len(folded) < leastSecret {
 		return s
 	}
 	letters := string(folded)
-	covered := make([]bool, len(letters))
+	covered := make([]bool, len(letters)) // those of a secret
 	found := false
-	cover := func(from, to int) {
-		found = true
-		for i := from; i < to; i++ {
-			covered[i] = true
-		}
-	}
 	for _, form := range forms {
 		if len(form) < longSecret {
-			for i := 0; ; {
-				n := strings.Index(letters[i:], form)
-				if n < 0 {
-					break
-				}
-				cover(i+n, i+n+len(form))
-				i += n + len(form)
-			}
-			continue
-		}
-		// A common part of 16 holds one of these whole, wherever it begins.
-		grams := make(map[string]int, len(form)/gram)
-		for i := 0; i+gram <= len(form); i += gram {
-			grams[form[i:i+gram]] = i
-		}
-		for i := 0; i+gram <= len(letters); i++ {
-			j, ok := grams[letters[i:i+gram]]
-			if !ok {
-				continue
-			}
-			from, to := i, i+gram
-			for k := j - 1; k >= 0 && from > 0 && letters[from-1] == form[k]; k-- {
-				from--
-			}
-			for k := j + gram; k < len(form) && to < len(letters) && letters[to] == form[k]; k++ {
-				to++
-			}
-			if to-from >= leastPart {
-				cover(from, to)
-				i = to - gram // what follows may be another part
-			}
+			found = coverWhole(covered, letters, form) || found
+		} else {
+			found = coverParts(covered, letters, form) || found
 		}
 	}
 	if !found {
 		return s
 	}
 	var b strings.Builder
-	end := 0
+	end := 0 // of what is written of s
 	for i := 0; i < len(letters); i++ {
 		if !covered[i] {
 			continue
@@ -138,8 +109,56 @@ func hide(s string, forms []string, unescape bool) string {
 	return b.String() + s[end:]
 }
 
-// fold returns the letters and digits of s, in lower case, and from where to where in s each is
-// written.
+// coverWhole marks each place of form in letters, and reports whether there is one.
+func coverWhole(covered []bool, letters, form string) (found bool) {
+	for i := 0; ; {
+		n := strings.Index(letters[i:], form)
+		if n < 0 {
+			return found
+		}
+		found = true
+		cover(covered, i+n, i+n+len(form))
+		i += n + len(form)
+	}
+}
+
+// coverParts marks each part of form in letters that has at least 16 characters, and reports whether
+// there is one. It looks for the pieces of 8 that form is made of, and around each one for the rest
+// of the part.
+func coverParts(covered []bool, letters, form string) (found bool) {
+	grams := make(map[string]int, len(form)/gram) // where in form each piece is
+	for i := 0; i+gram <= len(form); i += gram {
+		grams[form[i:i+gram]] = i
+	}
+	for i := 0; i+gram <= len(letters); i++ {
+		j, ok := grams[letters[i:i+gram]]
+		if !ok {
+			continue
+		}
+		from, to := i, i+gram
+		for k := j - 1; k >= 0 && from > 0 && letters[from-1] == form[k]; k-- {
+			from--
+		}
+		for k := j + gram; k < len(form) && to < len(letters) && letters[to] == form[k]; k++ {
+			to++
+		}
+		if to-from >= leastPart {
+			found = true
+			cover(covered, from, to)
+			i = to - gram // another part may begin in what follows
+		}
+	}
+	return found
+}
+
+func cover(covered []bool, from, to int) {
+	for i := from; i < to; i++ {
+		covered[i] = true
+	}
+}
+
+// fold returns the ASCII letters and digits of s in lower case. letters[i] is written in s from
+// at[i][0] to at[i][1].
 func fold(s string, unescape bool) (letters []byte, at [][2]int) {
 	for i := 0; i < len(s); {
 		c, n := s[i], 1
@@ -158,13 +177,13 @@ func fold(s string, unescape bool) (letters []byte, at [][2]int) {
 	return letters, at
 }
 
-// unescaped returns the byte that s begins with, and of how many bytes it is written. One that is
-// escaped and is not ASCII is 0, as is an escaped end of a line.
+// unescaped returns the first character of s, and the number of bytes that it is written with. For
+// an escaped line end, tab or character outside ASCII it returns 0, which is no letter and no digit.
 func unescaped(s string) (c byte, n int) {
 	switch {
 	case strings.HasPrefix(s, "%"):
 		c, n = number(s, 1, 16, 2, 2)
-		for more := n; c == '%' && more > 0; { // escaped more than once
+		for more := n; c == '%' && more > 0; { // %2541 is %41, which is A
 			if c, more = number(s, n, 16, 2, 2); more > 0 {
 				n = more
 			}
@@ -186,7 +205,8 @@ func unescaped(s string) (c byte, n int) {
 	return c, n
 }
 
-// number reads a number of so many digits at from, and returns where it ends, or 0 if there is none.
+// number reads a number of least to most digits that begins at s[from]. It returns the ASCII
+// character of that number, 0 for any other, and the end of the number in s, 0 if there is none.
 func number(s string, from, base, least, most int) (value byte, end int) {
 	digits := "0123456789abcdefABCDEF"
 	if base == 10 {

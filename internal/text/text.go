@@ -1,12 +1,13 @@
-// Package text is the one place that makes a stranger's words harmless: what a server, a file or
-// another process wrote, on its way to a terminal, a log, an error or a page.
+// Package text makes the words of strangers harmless. A server, a file or another process wrote
+// them; a terminal, a log, an error or a page will show them.
 //
-// What it takes out cannot be seen and can do something: control characters of any width, which
-// move the cursor, name the window and write the clipboard (CWE-150); what turns the direction of
-// a line around; what is there and shows nothing. It takes out nothing that can be read, in
-// whatever script. Letters that look alike it tells apart in the names of hosts only ([URL]).
+// It removes invisible characters, since they can act: control characters move the cursor, name the
+// window and write the clipboard (CWE-150), and others turn the direction of a line around. It
+// removes nothing that can be read, in any script. Letters that look alike are told apart in the
+// names of hosts only ([URL]).
 //
-// Order matters: [Redact] first, then what cuts, since a part of a secret is not known again.
+// Order matters: [Redact] comes first, then anything that cuts. Few parts of a secret are
+// recognized.
 package text
 
 import (
@@ -17,26 +18,26 @@ import (
 )
 
 const (
-	// most is how many characters of a stranger's words fit into a sentence.
+	// most is how many characters of a stranger fit into a sentence.
 	most = 200
-	// mostQuoted is how many of a stranger's words [Quotes] lists.
+	// mostQuoted is how many strings [Quotes] lists.
 	mostQuoted = 20
-	// mostMarks is how many combining marks a character may carry. More are no
-	// language's, and stand on the lines above and below.
+	// mostMarks is how many combining marks a character may carry. No language needs more, and
+	// they would cover the lines above and below.
 	mostMarks = 4
 )
 
-// Line returns s as a part of one line: without what cannot be seen, each run of white space, line
-// ends and tabs included, as one space, none at either end. It is for a cell of a table and for
-// a field, neither of which a stranger may end or make more of.
+// Line returns s as a part of one line, without invisible characters. Each run of white space, line
+// ends and tabs included, becomes one space; there is none at either end. It is for a field and for
+// a cell of a table: a stranger cannot end them or add another one.
 func Line(s string) string { return strings.Join(strings.Fields(visible(s)), " ") }
 
-// Body returns s as lines: without what cannot be seen, but for the ends of its lines and its tabs.
+// Body returns s as lines, without invisible characters except line ends and tabs.
 func Body(s string) string {
 	return keep(strings.ReplaceAll(s, "\r\n", "\n"), func(r rune) bool { return r == '\n' || r == '\t' })
 }
 
-// Short returns Line(s), cut to 200 characters, of which the last is "…" then.
+// Short returns Line(s), cut to 200 characters. The last one of a cut text is "…".
 func Short(s string) string {
 	s = Line(s)
 	if utf8.RuneCountInString(s) <= most {
@@ -45,11 +46,11 @@ func Short(s string) string {
 	return string([]rune(s)[:most-1]) + "…"
 }
 
-// Quote returns Short(s) in double quotes, its own ones escaped.
+// Quote returns Short(s) in double quotes, as a Go string.
 func Quote(s string) string { return fmt.Sprintf("%q", Short(s)) }
 
-// Quotes returns each string as [Quote] does, in brackets and separated by spaces; of more than 20,
-// the first 20.
+// Quotes returns each string as [Quote] does, in brackets and separated by spaces. After the first
+// 20 comes "…".
 func Quotes(list []string) string {
 	var b strings.Builder
 	for i, s := range list {
@@ -65,10 +66,10 @@ func Quotes(list []string) string {
 	return "[" + b.String() + "]"
 }
 
-// visible returns s without what cannot be seen. White space stays, to be made one space.
+// visible returns s without invisible characters. White space stays.
 func visible(s string) string { return keep(s, unicode.IsSpace) }
 
-// keep returns what of s can be seen or is one of the others.
+// keep returns the characters of s that are visible or that other accepts.
 func keep(s string, other func(rune) bool) string {
 	marks := marks(mostMarks)
 	return strings.Map(func(r rune) rune {
@@ -79,13 +80,13 @@ func keep(s string, other func(rune) bool) string {
 	}, s)
 }
 
-// marks counts the combining marks on the last character that was allowed. At the beginning
-// of a line, and after white space, there is none for a mark to stand on: it would stand on what is
-// printed before.
+// marks counts the combining marks on the last character that was allowed. It is full at the
+// beginning of a text and after white space, where a mark has no character to stand on: it would
+// stand on whatever was printed before.
 type marks int
 
-// allow reports whether r may follow. What may not be seen is not to be asked about: it separates
-// no mark from its character.
+// allow reports whether r may follow. It must not be asked about characters that are left out, since
+// they do not separate a mark from its character.
 func (m *marks) allow(r rune) bool {
 	switch {
 	case !unicode.Is(unicode.M, r):
@@ -101,8 +102,10 @@ func (m *marks) allow(r rune) bool {
 	return true
 }
 
-// Visible reports whether r can be seen, or is a space. What the Unicode standard lets a program
-// not show at all (Default_Ignorable_Code_Point) is not, and nor is what has no meaning.
+// Visible reports whether r is a space or can be seen. Not visible are control and format
+// characters, code points without a character, characters that a program need not show
+// (Default_Ignorable_Code_Point of the Unicode standard), and U+FFFD, which bytes that are not UTF-8
+// decode to.
 func Visible(r rune) bool {
 	return unicode.IsGraphic(r) && r != utf8.RuneError &&
 		!unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector) &&

@@ -8,8 +8,8 @@ import (
 )
 
 // URL returns an address as [Line] does, with the name of its host in ASCII (RFC 5891 §4.4,
-// "punycode"), which is where net/http goes: a host that looks like another one does not then.
-// What is no address with a host is returned as Line does.
+// "punycode"). That is the name that net/http looks up, and in ASCII it looks like no other. Without
+// a host, s is returned as Line does.
 func URL(s string) string {
 	s = Line(s)
 	u, err := url.Parse(s)
@@ -25,7 +25,7 @@ func URL(s string) string {
 	return s[:from] + Host(u.Host) + s[to:]
 }
 
-// Host returns the name of a host, with or without a port, as [URL] prints it.
+// Host returns a host, with or without a port, as [URL] writes it.
 func Host(host string) string {
 	host = Line(host)
 	if isASCII(host) {
@@ -36,7 +36,7 @@ func Host(host string) string {
 		name, port = host[:i], host[i:]
 	}
 	ascii, err := idna.Lookup.ToASCII(name)
-	if err != nil { // no such host can be, but it is to look like what it is
+	if err != nil { // no such host can exist, but it must look like what it is
 		ascii, err = idna.Punycode.ToASCII(name)
 	}
 	if err != nil || !isASCII(ascii+port) {
@@ -45,7 +45,7 @@ func Host(host string) string {
 	return ascii + port
 }
 
-// QuoteURL returns URL(s) as [Quote] does.
+// QuoteURL returns Quote(URL(s)).
 func QuoteURL(s string) string { return Quote(URL(s)) }
 
 func isASCII(s string) bool { return strings.IndexFunc(s, func(r rune) bool { return r >= 0x80 }) < 0 }

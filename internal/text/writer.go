@@ -6,11 +6,11 @@ import (
 	"unicode/utf8"
 )
 
-// A Writer passes on what can be seen, with the ends of lines and tabs, and nothing else: no byte
-// that is not UTF-8, and of a character that comes in parts the whole. It stands before a
-// terminal, behind those who should have used [Line] or [Body].
+// A Writer passes on visible characters, line ends and tabs, and drops everything else, bytes that
+// are not UTF-8 included. A character that comes in two Writes is passed on whole. A Writer stands
+// before a terminal and catches text that should have gone through [Line] or [Body].
 //
-// It is safe for concurrent use. Each Write is at most one of the writer below.
+// It is safe for concurrent use. Each Write makes at most one Write below.
 type Writer struct {
 	mu    sync.Mutex
 	below io.Writer
@@ -21,8 +21,8 @@ type Writer struct {
 // NewWriter returns a Writer to below.
 func NewWriter(below io.Writer) *Writer { return &Writer{below: below, marks: mostMarks} }
 
-// Write passes p on. It returns len(p), also where it has left something out, or 0 and the error of
-// the writer below.
+// Write passes p on. It returns len(p), even if it dropped something, or 0 and the error of the writer
+// below.
 func (w *Writer) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
