@@ -15,25 +15,28 @@ import (
 
 const maxRedirects = 3
 
-// ErrNotJSON is a body that is something else, such as an HTML page, or cut off.
+// ErrNotJSON is a body that is not JSON, such as an HTML page, or that is cut off.
 var ErrNotJSON = errors.New("answer is not JSON")
 
-// A StatusError is an answer without the document that was asked for.
+// A StatusError is an answer with another status than 200, and so without a document.
 type StatusError struct{ Status int }
 
 func (e *StatusError) Error() string {
 	return strings.TrimSpace(fmt.Sprintf("answered %d %s", e.Status, http.StatusText(e.Status)))
 }
 
-// GetJSON fetches a metadata document from rawURL, which passes [CheckURL],
-// and reads it with [Unmarshal]. At most 3 redirects are followed, each to an
-// address that [CheckURL] allows and never from https to http. The content
-// type may be any but HTML: not all servers get it right. Without a deadline
-// in ctx it takes at most 30 s. hc nil is a shared [NewClient]("").
+// GetJSON fetches a metadata document from rawURL, which [CheckURL] must allow,
+// and reads it with [Unmarshal]. It follows at most 3 redirects, each to an
+// address that [CheckURL] allows, and none from https to http. It takes every
+// content type but HTML, since not all servers send the right one.
+//
+// Without a deadline in ctx it takes at most 30 s. If hc is nil, a shared
+// [NewClient]("") fetches.
 //
 // Errors: *StatusError for any status but 200, ErrNotJSON, ErrTooLarge,
-// *DuplicateError, *URLError, ErrRedirect, *PrivateAddressError, and those of
-// encoding/json and of the network; none holds more of the answer than a name.
+// ErrTooDeep, *DuplicateError, *URLError, ErrRedirect, *PrivateAddressError, and
+// those of encoding/json and of the network. Of the answer an error holds at
+// most the name of a member.
 func GetJSON(ctx context.Context, hc *http.Client, rawURL string, into any) error {
 	u, err := CheckURL(rawURL, "")
 	if err != nil {
@@ -67,6 +70,7 @@ func GetJSON(ctx context.Context, hc *http.Client, rawURL string, into any) erro
 	return unmarshalDocument(body, into)
 }
 
+// unmarshalDocument is [Unmarshal] with ErrNotJSON for malformed JSON.
 func unmarshalDocument(body []byte, into any) error {
 	err := Unmarshal(body, into)
 	if syntax := (*json.SyntaxError)(nil); errors.As(err, &syntax) {
@@ -75,6 +79,7 @@ func unmarshalDocument(body []byte, into any) error {
 	return err
 }
 
+// checkRedirect returns the rule by which hc follows redirects, see [GetJSON].
 func checkRedirect(hc *http.Client) func(*http.Request, []*http.Request) error {
 	return func(req *http.Request, via []*http.Request) error {
 		if len(via) > maxRedirects {
@@ -90,9 +95,9 @@ func checkRedirect(hc *http.Client) func(*http.Request, []*http.Request) error {
 	}
 }
 
-// PostJSON posts body as JSON, once, with the bearer token if it is not "",
-// and returns the answer, whatever its status. Redirects are answers.
-// RFC 7591 §3.1. Errors as those of [GetJSON], without *StatusError.
+// PostJSON posts body as JSON (RFC 7591 §3.1), at most once, with the bearer
+// token unless it is "". It returns the answer whatever its status, also a
+// redirect. Deadline, hc and errors are as for [GetJSON]; no *StatusError comes.
 func PostJSON(ctx context.Context, hc *http.Client, rawURL, bearer string, body any) (status int, header http.Header, answer []byte, err error) {
 	data, err := json.Marshal(body)
 	if err != nil {
@@ -101,13 +106,14 @@ func PostJSON(ctx context.Context, hc *http.Client, rawURL, bearer string, body 
 	return exchange(ctx, hc, http.MethodPost, rawURL, bearer, data)
 }
 
-// Delete deletes with the bearer token, once. RFC 7592 §2.3. It returns as
-// [PostJSON] does.
+// Delete sends a DELETE with the bearer token (RFC 7592 §2.3), at most once. Its
+// results are those of [PostJSON].
 func Delete(ctx context.Context, hc *http.Client, rawURL, bearer string) (status int, answer []byte, err error) {
 	status, _, answer, err = exchange(ctx, hc, http.MethodDelete, rawURL, bearer, nil)
 	return status, answer, err
 }
 
+// exchange sends one request and returns its answer.
 func exchange(ctx context.Context, hc *http.Client, method, rawURL, bearer string, body []byte) (int, http.Header, []byte, error) {
 	u, err := CheckURL(rawURL, "")
 	if err != nil {

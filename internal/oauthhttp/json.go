@@ -11,7 +11,7 @@ import (
 	"github.com/astravue/mcp-client-go/internal/text"
 )
 
-// maxDepth is how deep a document of ours may nest; no known one passes 5.
+// maxDepth is how deep a document may nest. No known one is deeper than 5.
 const maxDepth = 64
 
 // ErrTooDeep is a JSON value that nests deeper than 64 levels.
@@ -19,17 +19,16 @@ var ErrTooDeep = errors.New("JSON nests too deep")
 
 // A DuplicateError is a JSON object with two members of one name, or of names
 // that differ in case only.
-type DuplicateError struct{ Name string } // as it is written
+type DuplicateError struct{ Name string } // of the second one, as it is written
 
 func (e *DuplicateError) Error() string {
 	return fmt.Sprintf("JSON has the member %s twice", text.Quote(e.Name))
 }
 
-// Unmarshal is [json.Unmarshal] that refuses objects, at any depth, with two
-// members of the same name, also if only the case differs: encoding/json
-// matches names without regard to case and lets the last one win, so that
-// "ISSUER" would overwrite a checked "issuer". Errors are *DuplicateError,
-// ErrTooDeep, and those of encoding/json.
+// Unmarshal is [json.Unmarshal], but refuses an object, at any depth, with two
+// members of one name. Names that differ in case only count as one, because
+// encoding/json matches them and takes the last: "ISSUER" would overwrite
+// "issuer". Errors are *DuplicateError, ErrTooDeep, and those of encoding/json.
 func Unmarshal(data []byte, into any) error {
 	if err := checkNames(data); err != nil {
 		return err
@@ -37,14 +36,14 @@ func Unmarshal(data []byte, into any) error {
 	return json.Unmarshal(data, into)
 }
 
-// checkNames looks at the names in data. It leaves malformed JSON and trailing
-// data to json.Unmarshal.
+// checkNames looks for doubled names in data. It returns nil for malformed JSON
+// and for trailing data, which json.Unmarshal reports.
 func checkNames(data []byte) error {
 	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.UseNumber() // as a float64, 1e999 in a member that nobody reads would be an error
+	dec.UseNumber() // a float64 cannot hold 1e999, which may stand in a member that nobody reads
 	type level struct {
-		names  map[string]bool // nil in an array
-		atName bool
+		names  map[string]bool // of an object so far, folded; nil in an array
+		atName bool            // the next token is a name, or the end of the object
 	}
 	var stack []level
 	for {
@@ -81,12 +80,13 @@ func checkNames(data []byte) error {
 			top.names[folded] = true
 			top.atName = false
 		} else {
-			top.atName = true // a value of this object ended
+			top.atName = true // tok was the value of a member, or its end
 		}
 	}
 }
 
-// fold maps names that [strings.EqualFold] takes for equal to one string.
+// fold returns one string for all names that [strings.EqualFold] takes for equal: each character
+// becomes the smallest of its cases.
 func fold(s string) string {
 	return strings.Map(func(r rune) rune {
 		least := r
@@ -97,9 +97,10 @@ func fold(s string) string {
 	}, s)
 }
 
-// Object reads a JSON object as [Unmarshal] does, its names exactly as
-// written. Its errors quote nothing of the values, since the answer may hold
-// secrets, and of a name not those strings of the request that are to be hidden.
+// Object reads a JSON object as [Unmarshal] does, but keeps its names exactly as
+// written. The answer may hold secrets, so its errors show no value, and of a
+// doubled name not the strings to hide. They are *DuplicateError, ErrTooDeep and
+// ErrNotJSON.
 func Object(body []byte, hide ...string) (map[string]json.RawMessage, error) {
 	var m map[string]json.RawMessage
 	if err := Unmarshal(body, &m); err != nil {

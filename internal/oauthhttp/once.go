@@ -32,9 +32,9 @@ var (
 	ErrRedirect = errors.New("redirect not followed")
 )
 
-// newRequest makes a request that net/http sends once or not at all: without
-// GetBody it cannot replay the body, neither on a stale connection nor after a
-// 307, and says so by an error.
+// newRequest makes a request that net/http sends at most once. Without GetBody it
+// cannot send the body again, on a stale connection or after a 307, and returns
+// an error.
 func newRequest(ctx context.Context, method string, u *url.URL, contentType string, body []byte) (*http.Request, error) {
 	req, err := http.NewRequestWithContext(ctx, method, u.String(), bytes.NewReader(body))
 	if err != nil {
@@ -48,7 +48,8 @@ func newRequest(ctx context.Context, method string, u *url.URL, contentType stri
 	return req, nil
 }
 
-// sendOnce sends req and follows no redirect. Its errors do not repeat the address.
+// sendOnce sends req, which [newRequest] made, and follows no redirect. Its errors do not show the
+// address.
 func sendOnce(hc *http.Client, req *http.Request) (*http.Response, error) {
 	c := *clientOr(hc)
 	c.Transport = stay{c.Transport}
@@ -56,9 +57,9 @@ func sendOnce(hc *http.Client, req *http.Request) (*http.Response, error) {
 	return resp, WithoutURL(err)
 }
 
-// stay takes the Location from a redirect, so that http.Client has nothing to
-// follow. CheckRedirect comes too late: a Location that is no URL makes an
-// error before it is asked, and the status is lost.
+// stay removes Location from a redirect, so that http.Client has nothing to
+// follow. CheckRedirect would come too late: if Location is not a URL,
+// http.Client returns an error before it asks, and the status is lost.
 type stay struct{ next http.RoundTripper }
 
 func (s stay) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -73,6 +74,7 @@ func (s stay) RoundTrip(r *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
+// clientOr returns hc, or the shared client if hc is nil.
 func clientOr(hc *http.Client) *http.Client {
 	if hc == nil {
 		return defaultClient()
@@ -80,8 +82,8 @@ func clientOr(hc *http.Client) *http.Client {
 	return hc
 }
 
-// bounded gives a context without a deadline one, since the client of a caller
-// may have no timeout.
+// bounded adds a deadline to a context that has none: a caller's client may have
+// no timeout.
 func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
 	if _, ok := ctx.Deadline(); ok {
 		return ctx, func() {}
@@ -106,6 +108,7 @@ func WithoutURL(err error) error {
 	return err
 }
 
+// readBody reads at most maxBody bytes. With an error of the connection it returns what came before.
 func readBody(resp *http.Response) ([]byte, error) {
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
 	if err == nil && len(body) > maxBody {
@@ -114,8 +117,9 @@ func readBody(resp *http.Response) ([]byte, error) {
 	return body, err
 }
 
-// RetryAfter reads the header of that name (RFC 9110 §10.2.3): at most an hour,
-// 0 if there is none. A date is one of the server's clock, which need not be ours.
+// RetryAfter returns the time that the header Retry-After asks to wait (RFC 9110
+// §10.2.3): at most an hour, 0 if there is none. A date is compared with the
+// header Date, since the server's clock may differ from ours.
 func RetryAfter(h http.Header) time.Duration {
 	v := h.Get("Retry-After")
 	var d time.Duration
@@ -131,25 +135,26 @@ func RetryAfter(h http.Header) time.Duration {
 	return min(max(d, 0), maxRetryAfter)
 }
 
-// Drain reads the rest of an answer that nobody needs and closes its body.
+// Drain reads the rest of an answer that nobody needs, and closes its body.
 // A connection can be used again only if its last answer was read to the end.
-// A new connection costs less than a long wait: after 64 KiB or 100 ms Drain
-// closes the body as it is.
+// But a long wait costs more than a new connection: after 64 KiB or 100 ms
+// Drain stops reading.
 func Drain(resp *http.Response) {
 	defer time.AfterFunc(drainTime, func() { _ = resp.Body.Close() }).Stop()
 	_, _ = io.CopyN(io.Discard, resp.Body, maxDrain)
 	_ = resp.Body.Close()
 }
 
-// Watch returns a context under which net/http reports how far a request came,
-// and a function that says what an error then means.
+// Watch returns a context for one request, and a function that says what an
+// error of that request means: [NotSent] or [Unknown]. net/http reports through
+// the context how far the request came.
 func Watch(ctx context.Context) (context.Context, func(error) Outcome) {
 	var watched, connected atomic.Bool
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GetConn: func(string) { watched.Store(true) },
-		// A connection is taken after dial and handshake, and to be written to
-		// at once. The hooks that tell of the writing itself come too late
-		// under HTTP/2, where a cancelled request may still be on its way out.
+		// GotConn comes after dial and handshake, right before the request is
+		// written. WroteHeaders and WroteRequest come too late under HTTP/2: a
+		// cancelled request may still be on its way out.
 		GotConn: func(httptrace.GotConnInfo) { connected.Store(true) },
 	})
 	return ctx, func(err error) Outcome {
@@ -160,8 +165,8 @@ func Watch(ctx context.Context) (context.Context, func(error) Outcome) {
 	}
 }
 
-// beforeSend reports whether err arises only before a request is written. It
-// is for a RoundTripper that does not report to a trace.
+// beforeSend reports whether err can only arise before a request is written. It
+// serves for a RoundTripper that does not report to a trace.
 func beforeSend(err error) bool {
 	var (
 		op      *net.OpError

@@ -18,15 +18,16 @@ import (
 )
 
 // Client authentication methods at the token endpoint (RFC 6749 §2.3,
-// RFC 7591 §2 token_endpoint_auth_method). Nothing is ever probed.
+// RFC 7591 §2 token_endpoint_auth_method). The method is given; nothing is tried
+// out.
 const (
 	AuthNone  = "none"
 	AuthPost  = "client_secret_post"
 	AuthBasic = "client_secret_basic"
 )
 
-// ClientAuth says who asks at a token or revocation endpoint, and how that is
-// proved. The zero Method means none.
+// ClientAuth says which client asks at a token or revocation endpoint, and how
+// it proves that. An empty Method is [AuthNone].
 type ClientAuth struct {
 	ID     string
 	Secret secret.Secret
@@ -42,7 +43,7 @@ type Token struct {
 	ExpiresAt   time.Time // of the access token; zero: the server did not say
 
 	RefreshToken     secret.Secret // empty if none came
-	RefreshExpiresAt time.Time     // zero: unknown, or never where RefreshForever
+	RefreshExpiresAt time.Time     // zero: unknown, or never if RefreshForever is set
 	RefreshForever   bool          // the server stated that it does not expire
 
 	Scopes      []string // as the server stated them
@@ -55,9 +56,10 @@ type Outcome int
 const (
 	// NotSent: no byte of the request left (address, DNS, dial, TLS).
 	NotSent Outcome = iota
-	// Refused: the server answered without carrying it out.
+	// Refused: the server answered that it did not carry the request out.
 	Refused
-	// Unknown: it may have been carried out and the answer is lost.
+	// Unknown: the server may have carried the request out. No answer came, or
+	// none that can be read.
 	Unknown
 )
 
@@ -73,10 +75,10 @@ func (o Outcome) String() string {
 	return fmt.Sprintf("Outcome(%d)", int(o))
 }
 
-// A TokenError is a failed request at a token or revocation endpoint. Of what
-// the server wrote it holds error and error_description only (RFC 6749 §5.2),
-// cut to 200 characters, without control characters and without any secret
-// that the request itself carried.
+// A TokenError is a failed request at a token or revocation endpoint. Of the
+// server's answer it holds error and error_description only (RFC 6749 §5.2),
+// each cut to 200 characters, without invisible characters and without the
+// secrets of the request.
 type TokenError struct {
 	Endpoint    string // without query
 	Outcome     Outcome
@@ -84,10 +86,10 @@ type TokenError struct {
 	Code        string        // the OAuth error code; "" if the answer had none
 	Description string        // error_description
 	RetryAfter  time.Duration // of the Retry-After header, at most an hour; 0 if none
-	Err         error         // the cause, for errors.Is and errors.As; nil where Status and Code say it all
+	Err         error         // the cause, for errors.Is and errors.As; nil if Status and Code are all
 }
 
-// Error names the endpoint's host, what became of the request, and why.
+// Error names the endpoint's host, the outcome and the cause.
 func (e *TokenError) Error() string {
 	var b strings.Builder
 	b.WriteString("request")
@@ -110,7 +112,7 @@ func (e *TokenError) Error() string {
 	return b.String()
 }
 
-// Unwrap returns the cause, which may be nil.
+// Unwrap returns Err.
 func (e *TokenError) Unwrap() error { return e.Err }
 
 var (
@@ -120,16 +122,18 @@ var (
 	ErrNoToken = errors.New("answer has no access token")
 )
 
-// maxLife caps the life of a token that a server states.
+// maxLife is the longest life of a token that is believed.
 const maxLife = 10 * 365 * 24 * time.Hour
 
 // RequestToken posts form with the client's authentication to the token
-// endpoint and reads the answer (RFC 6749 §3.2, §5). The request leaves once
-// or not at all, no redirect is followed, and an answer of more than 1 MiB is
-// not read. A 2xx from which an access token can be read succeeds, whatever
-// else is odd about it, but for doubled names and for a token type that is
-// stated and not Bearer: those are Unknown. Without a deadline in ctx it takes at most 30 s. hc
-// nil is a shared [NewClient](""). Every error is a *TokenError.
+// endpoint and reads the answer (RFC 6749 §3.2, §5). The request is sent at
+// most once, no redirect is followed, and an answer of more than 1 MiB is an
+// error. A 2xx with a readable access token succeeds, whatever else is odd about
+// it. Two kinds fail all the same, as [Unknown]: JSON with doubled names, and a
+// token_type other than Bearer.
+//
+// Without a deadline in ctx it takes at most 30 s. If hc is nil, a shared
+// [NewClient]("") sends. Every error is a *TokenError.
 func RequestToken(ctx context.Context, hc *http.Client, endpoint string, form url.Values, auth ClientAuth) (*Token, error) {
 	at := clock.Now()
 	var token *Token
@@ -142,10 +146,10 @@ func RequestToken(ctx context.Context, hc *http.Client, endpoint string, form ur
 	return token, nil
 }
 
-// Revoke asks the revocation endpoint to forget token (RFC 7009 §2.1). The
-// hint is "refresh_token" or "access_token". A token that the server does not
-// know counts as revoked, as the RFC has it. Every error is a *TokenError; its
-// Code is unsupported_token_type where the server cannot revoke that kind.
+// Revoke asks the revocation endpoint to revoke token (RFC 7009 §2.1). The
+// hint is "refresh_token" or "access_token". Servers answer a token that they do
+// not know with 200 (§2.2). Every error is a *TokenError; its Code is
+// unsupported_token_type if the server cannot revoke that kind of token.
 func Revoke(ctx context.Context, hc *http.Client, endpoint, token, hint string, auth ClientAuth) error {
 	form := url.Values{"token": {token}, "token_type_hint": {hint}}
 	if err := post(ctx, hc, endpoint, form, auth, nil); err != nil {
@@ -154,8 +158,8 @@ func Revoke(ctx context.Context, hc *http.Client, endpoint, token, hint string, 
 	return nil
 }
 
-// post sends the form and reads the answer. A nil read means that the status says it all; otherwise
-// read gets the body of a 2xx, and the strings of the request that its error must not show.
+// post sends the form. It gives read the body of a 2xx, and the secrets of the request, which the
+// error of read must not show. If read is nil, a 2xx is a success whatever its body.
 func post(ctx context.Context, hc *http.Client, endpoint string, form url.Values, auth ClientAuth, read func(body []byte, hide []string) error) *TokenError {
 	u, err := CheckURL(endpoint, "")
 	if err != nil {
@@ -189,7 +193,7 @@ func post(ctx context.Context, hc *http.Client, endpoint string, form url.Values
 	defer resp.Body.Close()
 	e.Status, e.RetryAfter = resp.StatusCode, RetryAfter(resp.Header)
 	if read == nil && e.Status/100 == 2 {
-		return nil // RFC 7009 §2.2: the body does not count, and it may be long in coming
+		return nil // RFC 7009 §2.2: the body is ignored, and it may be long in coming
 	}
 	hide := secretsOf(form, auth, header)
 	body, err := readBody(resp)
@@ -215,14 +219,14 @@ func post(ctx context.Context, hc *http.Client, endpoint string, form url.Values
 	return e
 }
 
-// secretsOf lists the secrets of a request. A server may quote them, and no error of ours repeats them.
+// secretsOf lists the secrets of a request. A server may quote them; no error of ours may.
 func secretsOf(form url.Values, auth ClientAuth, header string) []string {
 	_, basic, _ := strings.Cut(header, " ")
 	return []string{auth.Secret.Reveal(), basic, form.Get("code"), form.Get("code_verifier"), form.Get("refresh_token"), form.Get("token")}
 }
 
-// authenticate returns the form, and the Authorization header, with which auth
-// proves itself (RFC 6749 §2.3.1). It leaves the caller's form alone.
+// authenticate returns a copy of form with the client's authentication, and the
+// Authorization header, "" if there is none (RFC 6749 §2.3.1).
 func authenticate(form url.Values, auth ClientAuth) (url.Values, string, error) {
 	out := make(url.Values, len(form)+2)
 	for k, v := range form {
@@ -245,7 +249,8 @@ func authenticate(form url.Values, auth ClientAuth) (url.Values, string, error) 
 	return out, "", nil
 }
 
-// parseToken reads an answer (RFC 6749 §5.1) to a request of the time at.
+// parseToken reads an answer (RFC 6749 §5.1) to a request that was sent at the time at. Its errors do
+// not show the strings to hide.
 func parseToken(body []byte, at time.Time, hide ...string) (*Token, error) {
 	m, err := Object(body, hide...)
 	if err != nil {
@@ -258,7 +263,7 @@ func parseToken(body []byte, at time.Time, hide ...string) (*Token, error) {
 	if strings.ContainsFunc(access, func(r rune) bool { return r < ' ' || r > '~' }) {
 		return nil, fmt.Errorf("%w that fits into a header", ErrNoToken) // RFC 6749 appendix A.12
 	}
-	// token_type is REQUIRED, but nothing is gained by losing a session over it.
+	// token_type is REQUIRED, but to lose a session over its absence would help nobody.
 	if typ, ok := str(m["token_type"]); ok && !strings.EqualFold(typ, "bearer") {
 		return nil, fmt.Errorf("%w but %q", ErrTokenType, text.Without(typ, hide...))
 	}
@@ -281,8 +286,8 @@ func parseToken(body []byte, at time.Time, hide ...string) (*Token, error) {
 	return t, nil
 }
 
-// seconds reads a number, also one in a string, as servers send them. It
-// returns a negative duration for everything else.
+// seconds reads a number of seconds. Some servers send it as a string. For
+// anything else it returns a negative duration.
 func seconds(raw json.RawMessage) time.Duration {
 	s, ok := str(raw)
 	if !ok {
@@ -294,14 +299,14 @@ func seconds(raw json.RawMessage) time.Duration {
 	}
 	d := time.Duration(min(f, maxLife.Seconds()) * float64(time.Second))
 	if d == 0 && f > 0 {
-		d = 1 // little is not none
+		d = 1 // callers take 0 for "never" or "not stated"
 	}
 	return d
 }
 
-// ErrorOf reads error and error_description from an answer (RFC 6749 §5.2,
-// RFC 7591 §3.2.2), each cut to 200 characters, without control characters and
-// without those strings of the request that a server may not make us show.
+// ErrorOf returns error and error_description of an answer (RFC 6749 §5.2,
+// RFC 7591 §3.2.2), each cut to 200 characters, without invisible characters and
+// without the strings to hide, the secrets of the request.
 func ErrorOf(body []byte, hide ...string) (code, description string) {
 	m, err := Object(body)
 	if err != nil {

@@ -23,7 +23,7 @@ const (
 	requestTimeout = 30 * time.Second
 )
 
-// NewClient returns the hardened client that is used wherever none is given:
+// NewClient returns the hardened client that serves wherever a caller gives none:
 // a [Transport] for server, 30 s for a request and its answer, redirects as
 // [GetJSON] follows them.
 func NewClient(server string) *http.Client {
@@ -32,8 +32,7 @@ func NewClient(server string) *http.Client {
 	return hc
 }
 
-// NewTransport returns what stands under [NewClient]: a [Transport] for the
-// server that the user named.
+// NewTransport returns a [Transport] for the server that the user named.
 func NewTransport(server string) http.RoundTripper { return &Transport{Server: server} }
 
 // defaultClient serves every call with a nil client, so that they share
@@ -44,36 +43,40 @@ var defaultClient = sync.OnceValue(func() *http.Client { return NewClient("") })
 // environment, HTTP/2, and a guard at the dial: the documents of a public
 // server may not lead us to private addresses (RFC 9728 §7.7).
 //
-// Every host has to pass [Host], and is asked for by that spelling. Then the
-// guard looks at the address that is about to be connected to, so that no
-// answer of a name server counts for more than the connection that comes of it.
-// The server's own host may be at any address, and may move: TLS proves its
-// name. Another host may be at a private address only if the server is in a
-// private network itself: by its spelling, or because its latest connection,
-// with the handshake of TLS done, went to a private address. If there was none
-// yet and all its addresses are private, one is made to find out. Without TLS a private address is allowed only to
-// a host that is called localhost, 127.x or ::1 and is at loopback, and only
-// where the server is called so too.
+// [Host] must accept every host, and its spelling is the one that is looked up.
+// The guard then judges each address right before it is dialled. A name server
+// may change its answer; the connection goes to the judged address.
 //
-// Two things cannot be seen. Behind a proxy the addresses are the proxy's
-// business: hosts are judged by their spelling alone, and a server that is
-// reached through it counts as public unless it is spelled private. And a
-// network that translates IPv6 to its private IPv4 addresses under a prefix of
-// its own, which looks like any other, has to refuse that itself (RFC 6052
-// §5.1).
+//   - A public address is always allowed.
+//   - The server's own host may be at any address, and may move: TLS proves its
+//     name.
+//   - Another host may be at a private address only if the server is in a private
+//     network too. That is so if its spelling is private, or if its latest
+//     connection went to a private address and its TLS handshake succeeded. If
+//     there was no connection yet and all its addresses are private, the guard
+//     makes one to find out.
+//   - Without TLS the only private addresses are those of loopback, for a host
+//     that is spelled localhost, 127.x or ::1, and only if the server is spelled
+//     so too.
 //
-// It limits dial and handshake to 10 s each, and nothing else, since streams
-// pass through it: a limit for a whole request is the client's.
+// The guard cannot see two things. Behind a proxy only the proxy knows the
+// addresses: hosts are judged by their spelling alone, and a server behind it
+// counts as public unless its spelling is private. And a network may translate
+// IPv6 to its private IPv4 addresses under a prefix of its own, which looks like
+// any other; that network must refuse it (RFC 6052 §5.1).
+//
+// Dial and handshake are limited to 10 s each. There is no other limit, since
+// streams pass through: a limit for a whole request belongs to the client.
 //
 // The zero value is ready to use, and safe for concurrent use.
 type Transport struct {
-	// Server is the URL of the server that the user named. With an empty one
-	// all hosts must be public, but those that are called localhost, 127.x or
-	// ::1 may be loopback.
+	// Server is the URL of the server that the user named. If it is empty, all
+	// hosts must be public, except that hosts spelled localhost, 127.x or ::1
+	// may be at loopback.
 	Server string
 
-	// For tests. Resolve is in place of the system's resolver, Dial, which
-	// gets a number for a host, in place of [net.Dialer], TLS adds root
+	// For tests. Resolve replaces the system's resolver. Dial replaces
+	// [net.Dialer] and gets an IP address for a host. TLS adds root
 	// certificates.
 	Resolve func(ctx context.Context, host string) ([]netip.Addr, error)
 	Dial    func(ctx context.Context, network, address string) (net.Conn, error)
@@ -81,17 +84,17 @@ type Transport struct {
 
 	once   sync.Once
 	inner  *http.Transport
-	server *url.URL // Server; its host is as [Host] spells it, or ""
+	server *url.URL // Server, its host as [Host] spells it; never nil, but its host may be ""
 
-	mu     sync.Mutex
-	latest netip.Addr // of the latest connection to the server; zero: there was none
+	mu     sync.Mutex // guards latest
+	latest netip.Addr // of the latest TLS connection to the server; zero: there was none
 }
 
-// A PrivateAddressError is a host that a public server's document named and
-// that is at an address which is not public.
+// A PrivateAddressError is a host at a private address to which a public server's
+// document, or a redirect, would lead.
 type PrivateAddressError struct {
 	Host string
-	Addr netip.Addr // zero: the name is one of private networks, and was not looked up
+	Addr netip.Addr // zero: the name itself is private, and was not looked up
 }
 
 func (e *PrivateAddressError) Error() string {
@@ -102,7 +105,7 @@ func (e *PrivateAddressError) Error() string {
 	return fmt.Sprintf("host %s is at %v, and a public server may not send us to a private address", host, e.Addr)
 }
 
-// A route is what a dial has to know of the request that it is for.
+// A route is what a dial needs to know of its request. It travels in the context.
 type route struct {
 	proxy *url.URL // nil: none
 	plain bool     // no TLS
@@ -133,10 +136,10 @@ func (t *Transport) init() {
 			TLSHandshakeTimeout:   dialTimeout,
 			ForceAttemptHTTP2:     true, // off by default beside a DialContext
 			MaxIdleConns:          100,
-			MaxIdleConnsPerHost:   100, // there are two hosts, and a web application shares one of these
+			MaxIdleConnsPerHost:   100, // there are two hosts, and all users of a web application share them
 			IdleConnTimeout:       90 * time.Second,
 			ExpectContinueTimeout: time.Second,
-			// 10 MiB otherwise, which take seconds to read.
+			// The default of 10 MiB takes seconds to read.
 			MaxResponseHeaderBytes: 256 << 10,
 		}
 	})
@@ -153,8 +156,8 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	return t.inner.RoundTrip(r)
 }
 
-// direct returns r with its host as [Host] spells it and the way it takes. With
-// an error it returns r.
+// direct returns a copy of r with its host as [Host] spells it and its [route] in
+// the context. With an error it returns r itself.
 func (t *Transport) direct(r *http.Request) (*http.Request, error) {
 	host, err := authority(r.URL)
 	if err != nil {
@@ -183,7 +186,7 @@ func (t *Transport) direct(r *http.Request) (*http.Request, error) {
 	return to.WithContext(ctx), nil
 }
 
-// CloseIdleConnections is what [http.Client.CloseIdleConnections] calls.
+// CloseIdleConnections serves [http.Client.CloseIdleConnections].
 func (t *Transport) CloseIdleConnections() {
 	t.init()
 	t.inner.CloseIdleConnections()
@@ -195,6 +198,8 @@ func closeBody(r *http.Request) {
 	}
 }
 
+// dial connects to address, a host and a port, if the guard allows it. Without a Dial or Resolve of a
+// test, net.Dialer calls the guard for each address that it is about to connect to.
 func (t *Transport) dial(ctx context.Context, network, address string) (net.Conn, error) {
 	d := &net.Dialer{Timeout: dialTimeout}
 	dial := t.Dial
@@ -248,8 +253,8 @@ func (t *Transport) lookup(ctx context.Context, host string) ([]netip.Addr, erro
 	return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 }
 
-// dialed is a connection of a Dial or Resolve that a test gave. It counts as one
-// to the address that was asked for.
+// dialed is a connection under a test's Dial or Resolve. It counts as one to the
+// address that was asked for.
 type dialed struct {
 	net.Conn
 	address string
@@ -260,22 +265,23 @@ func (d dialed) RemoteAddr() net.Addr {
 	return net.TCPAddrFromAddrPort(to)
 }
 
-// check refuses addr, at which host is. The zero address is a private one that
-// is not known.
+// check is the guard: it returns an error if host may not be reached at addr. The
+// zero address stands for an unknown private one.
 func (t *Transport) check(ctx context.Context, host string, addr netip.Addr) error {
 	way, _ := ctx.Value(routeKey{}).(route)
-	called := IsLoopback(host) && (addr.Unmap().IsLoopback() || !addr.IsValid())
+	loopback := IsLoopback(host) && (addr.Unmap().IsLoopback() || !addr.IsValid())
 	switch {
 	case addr.IsValid() && isPublic(addr),
-		called && t.server.Host == "",
-		called && IsLoopback(t.server.Hostname()),
+		loopback && t.server.Host == "",
+		loopback && IsLoopback(t.server.Hostname()),
 		!way.plain && (t.isServer(host) || t.Intranet(ctx)):
 		return nil
 	}
 	return &PrivateAddressError{host, addr}
 }
 
-// Intranet reports whether the server is in a private network.
+// Intranet reports whether the server is in a private network. It may connect to
+// the server to find out, within ctx and 10 s.
 func (t *Transport) Intranet(ctx context.Context) bool {
 	t.init()
 	if host := t.server.Hostname(); host == "" || isPrivate(host) {
@@ -294,9 +300,9 @@ func (t *Transport) isServer(host string) bool {
 	return t.server.Host != "" && host == t.server.Hostname()
 }
 
-// connected remembers where the server is. It is told of connections whose
-// handshake is done: whoever answers for the server's name can have a name
-// server say that it is at anybody's address, and TLS alone proves otherwise.
+// connected remembers the server's address from a connection with a finished TLS
+// handshake. Only TLS proves that the server is there: the owner of a name can
+// have its name server answer with anybody's address.
 func (t *Transport) connected(conn net.Conn) {
 	to, ok := conn.RemoteAddr().(*net.TCPAddr)
 	if _, secure := conn.(*tls.Conn); !ok || !secure {
@@ -307,9 +313,9 @@ func (t *Transport) connected(conn net.Conn) {
 	t.latest = to.AddrPort().Addr()
 }
 
-// meet connects to the server, to find out whether it is at a private address,
-// and returns that. It returns the zero address where the server is or may be
-// at a public one, cannot be reached, or is behind a proxy.
+// meet returns the server's address if a connection proves that it is a private
+// one. It returns the zero address if the server has a public address, cannot be
+// reached, or is behind a proxy.
 func (t *Transport) meet(ctx context.Context) netip.Addr {
 	proxy, err := http.ProxyFromEnvironment(&http.Request{URL: t.server})
 	if proxy != nil || err != nil || t.server.Scheme != "https" {
@@ -342,15 +348,15 @@ func (t *Transport) meet(ctx context.Context) netip.Addr {
 	return t.latest
 }
 
-// What net/netip does not know to be out of the public Internet, from the IANA
-// special-purpose address registries. The documentation prefixes are left
-// out: nobody is there.
+// special are the prefixes of the IANA special-purpose address registries that
+// net/netip takes for public. The documentation prefixes are not here, since
+// no host has such an address.
 var special = []netip.Prefix{
 	netip.MustParsePrefix("0.0.0.0/8"),        // this network
 	netip.MustParsePrefix("100.64.0.0/10"),    // carrier-grade NAT, RFC 6598
 	netip.MustParsePrefix("168.63.129.16/32"), // a cloud's metadata service
 	netip.MustParsePrefix("192.0.0.0/24"),     // protocol assignments
-	netip.MustParsePrefix("192.88.99.0/24"),   // relays of 6to4, whoever runs one; deprecated by RFC 7526
+	netip.MustParsePrefix("192.88.99.0/24"),   // relays of 6to4, run by anybody; deprecated by RFC 7526
 	netip.MustParsePrefix("198.18.0.0/15"),    // benchmarks
 	netip.MustParsePrefix("240.0.0.0/4"),      // reserved, and broadcast
 	netip.MustParsePrefix("2001::/23"),        // protocol assignments, Teredo among them
@@ -362,8 +368,8 @@ var (
 	sixToFour      = netip.MustParsePrefix("2002::/16")    // RFC 3056
 )
 
-// isPublic reports whether addr belongs to the public Internet. An IPv6
-// address that stands for an IPv4 address is judged by that one.
+// isPublic reports whether addr belongs to the public Internet. An IPv6 address
+// with an IPv4 address in it (ISATAP, NAT64, 6to4) is public only if that one is.
 func isPublic(addr netip.Addr) bool {
 	addr = addr.Unmap().WithZone("")
 	b := addr.As16()

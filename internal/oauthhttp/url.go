@@ -19,34 +19,36 @@ import (
 
 // A URLError is an address that is not allowed.
 type URLError struct {
-	URL    string // without user info, query and fragment; "" if it is none at all
+	URL    string // without user info, query and fragment; "" if it is not a URL
 	Reason string
 
-	private bool // for its host alone, which is in a private network
+	private bool // the only reason is that the host is in a private network
 }
 
 func (e *URLError) Error() string { return fmt.Sprintf("address %q: %s", e.URL, e.Reason) }
 
-// CheckURL parses an absolute address that came from outside. It must be
-// https; http is allowed between loopback and loopback only: where both its
-// host and peer, the server that the user named, are (peer "" counts as
-// loopback). It has a host, no user info (RFC 3986 §3.2.1 deprecates the
-// password) and no fragment (RFC 6749 §3.1, RFC 8414 §2). What is wrong with
-// a host says [Host].
+// CheckURL parses an absolute address that came from outside. peer is the server
+// that the user named, or "". The address must
 //
-// A host that is private by its spelling is allowed where that of peer is too:
-// the documents of a public server may not lead to private places (RFC 9728
-// §7.7). The spelling alone is looked at, for the addresses that a browser
-// opens; where we connect ourselves, [Transport] looks at the address, and
+//   - be https, or http on loopback with a peer on loopback or none;
+//   - have a host that [Host] accepts;
+//   - have no user info (RFC 3986 §3.2.1 deprecates the password);
+//   - have no fragment (RFC 6749 §3.1, RFC 8414 §2);
+//   - have no host with a private spelling, unless that of peer is private too or
+//     there is no peer: the documents of a public server may not lead to private
+//     places (RFC 9728 §7.7).
+//
+// The spelling is all that can be judged of an address that a browser will open.
+// Where we connect ourselves, [Transport] judges the address too, and
 // [CheckNamed] asks it where the server is.
 //
-// What is returned has the host as [Host] spells it, no default port, and
-// nothing in path and query but what RFC 3986 §3.3 and §3.4 allow there:
-// anything else is percent-encoded. Errors are *URLError.
+// The returned URL has the host as [Host] spells it and no default port.
+// Characters that RFC 3986 §3.3 and §3.4 do not allow in path and query are
+// percent-encoded. Errors are *URLError.
 func CheckURL(raw, peer string) (*url.URL, error) {
 	u, err := url.Parse(raw)
 	if err != nil {
-		// What url.Parse says repeats the address, password included.
+		// The error of url.Parse shows the address, password included.
 		return nil, &URLError{Reason: "not a URL"}
 	}
 	refuse := func(reason string) (*url.URL, error) { return nil, &URLError{URL: bare(u), Reason: reason} }
@@ -82,9 +84,9 @@ func CheckURL(raw, peer string) (*url.URL, error) {
 	return u, nil
 }
 
-// CheckNamed is [CheckURL] for what the documents of server name, which are
-// fetched with hc. A private host is allowed too if the [Transport] of hc knows
-// that the server is in a private network, whatever its name.
+// CheckNamed is [CheckURL] for an address that a document of server names. hc
+// fetches it. If the [Transport] of hc knows that the server is in a private
+// network, a private host is allowed even if the server's spelling is public.
 func CheckNamed(ctx context.Context, hc *http.Client, raw, server string) (*url.URL, error) {
 	u, err := CheckURL(raw, server)
 	if e := (*URLError)(nil); errors.As(err, &e) && e.private {
@@ -95,20 +97,21 @@ func CheckNamed(ctx context.Context, hc *http.Client, raw, server string) (*url.
 	return u, err
 }
 
-// bare returns what of u may be printed: nobody hides secrets in the rest.
+// bare returns scheme, host and path of u, which may be printed: secrets stand in user info, query
+// and fragment.
 func bare(u *url.URL) string {
 	return text.Short(text.URL((&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()))
 }
 
-// escape percent-encodes what must not stand in path and query as it is.
+// escape percent-encodes the characters that may not stand in path and query.
 func escape(u *url.URL) {
 	const subDelims = "!$&'()*+,;=" // RFC 3986 §2.2
 	u.RawPath = Escape(cmp.Or(u.RawPath, u.EscapedPath()), subDelims+":@/")
 	u.RawQuery = Escape(u.RawQuery, subDelims+":@/?")
 }
 
-// Escape percent-encodes every byte of s that is not unreserved (RFC 3986
-// §2.3), not in keep, and not part of a percent-encoding.
+// Escape percent-encodes every byte of s, except those that are unreserved (RFC
+// 3986 §2.3), in keep, or part of a percent-encoding.
 func Escape(s, keep string) string {
 	var b strings.Builder
 	for i := 0; i < len(s); i++ {
@@ -129,10 +132,11 @@ func isAlnum(c byte) bool {
 
 func isHex(c byte) bool { return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F' }
 
-// Canonical is the MCP specification's "Canonical Server URI": scheme and host
-// in lower case, the host as [Host] spells it, no default port, no slash for an
-// empty path (RFC 3986 §6.2.3), and what [CheckURL] percent-encodes. A slash at
-// the end of a path is part of its name. What is wrong with a host stays in it.
+// Canonical returns u as the MCP specification's "Canonical Server URI": scheme
+// and host in lower case, the host as [Host] spells it, no default port, no slash
+// for an empty path (RFC 3986 §6.2.3), and path and query percent-encoded as by
+// [CheckURL]. A slash at the end of a path stays, since it is part of the name. So
+// does a host that [Host] does not accept.
 func Canonical(u *url.URL) string {
 	c := *u
 	if host, err := authority(u); err == nil {
@@ -147,7 +151,7 @@ func Canonical(u *url.URL) string {
 // Origin returns the origin of u (RFC 6454 §6.2).
 func Origin(u *url.URL) string { return Canonical(&url.URL{Scheme: u.Scheme, Host: u.Host}) }
 
-// authority returns the host and port of u as [Canonical] has them.
+// authority returns host and port of u as [Canonical] writes them.
 func authority(u *url.URL) (string, error) {
 	literal := strings.HasPrefix(u.Host, "[")
 	host, err := Host(u.Hostname())
@@ -160,7 +164,7 @@ func authority(u *url.URL) (string, error) {
 	if literal {
 		host = "[" + host + "]"
 	}
-	port := strings.TrimLeft(u.Port(), "0") // one that does not exist fails where it is dialled
+	port := strings.TrimLeft(u.Port(), "0") // a port that does not exist fails at the dial
 	if port == "" && u.Port() != "" {
 		port = "0"
 	}
@@ -173,12 +177,14 @@ func authority(u *url.URL) (string, error) {
 var errHost = errors.New("no host name, and no IP address in its usual form")
 
 // Host returns the one spelling of a host that is looked up, compared and
-// judged: an IP address as netip has it, or a name of letters, digits, hyphens
-// and underscores, in lower case, without a dot at its end, in ASCII as
-// net/http makes it (RFC 5891 §5). Refused are an IPv6 zone, which RFC 3986
-// does not know, and what somebody else's parser takes for an IPv4 address:
-// WHATWG's URL Standard §3.5 has a host whose last label is a number be one, in
-// octal, hexadecimal, and with less than four parts too.
+// judged. An IP address is spelled as netip does it. A name consists of letters,
+// digits, hyphens and underscores, in lower case, without a dot at its end, and
+// in ASCII as net/http makes it (RFC 5891 §5).
+//
+// Two kinds of host are refused: an IPv6 address with a zone, which RFC 3986 does
+// not know, and a name whose last label is a number. WHATWG's URL Standard §3.5
+// takes the latter for an IPv4 address, also in octal, in hexadecimal and with
+// fewer than four parts.
 func Host(host string) (string, error) {
 	if addr, err := netip.ParseAddr(host); err == nil {
 		if addr.Zone() != "" {
@@ -194,7 +200,7 @@ func Host(host string) (string, error) {
 	}
 	host = strings.ToLower(strings.TrimSuffix(host, "."))
 	if addr, err := netip.ParseAddr(host); err == nil && addr.Is4() {
-		return host, nil // with a dot at its end, or of other digits
+		return host, nil // the dot at its end is gone, or its digits were not ASCII
 	}
 	labels := strings.Split(host, ".")
 	for _, l := range labels {
@@ -210,8 +216,8 @@ func Host(host string) (string, error) {
 	return host, nil
 }
 
-// isNumber reports whether the URL Standard takes label for a part of an IPv4
-// address. It takes a lone 0x for one.
+// isNumber reports whether the URL Standard takes label for a number of an IPv4
+// address. It takes 0x alone for one.
 func isNumber(label string) bool {
 	digits := func(r rune) bool { return r < '0' || r > '9' }
 	if hex, ok := strings.CutPrefix(label, "0x"); ok {
@@ -220,7 +226,8 @@ func isNumber(label string) bool {
 	return !strings.ContainsFunc(label, digits)
 }
 
-// hostOf returns the host of an address, or "" if there is none that [Host] takes.
+// hostOf returns the host of an address, or "" if there is none that [Host]
+// accepts.
 func hostOf(address string) string {
 	if u, err := url.Parse(address); err == nil {
 		if host, err := Host(u.Hostname()); err == nil {
@@ -237,12 +244,12 @@ func IsLoopback(host string) bool {
 	return host == "localhost" || err == nil && ip.Unmap().IsLoopback()
 }
 
-// Names that are in no public DNS: RFC 6761 §6.2 and §6.3, RFC 6762 §3, RFC 8375
-// §4, and what ICANN's board reserved in 2024.
+// privateNames are domains that the public DNS does not have: RFC 6761 §6.2 and
+// §6.3, RFC 6762 §3, RFC 8375 §4, and .internal, which ICANN reserved in 2024.
 var privateNames = []string{"localhost", "test", "local", "home.arpa", "internal"}
 
-// isPrivate reports whether host, as [Host] spells it, is nowhere in the public
-// Internet: by its address, or by a name that only private networks know.
+// isPrivate reports whether host, as [Host] spells it, is spelled private: it is a
+// private address, or a name that only private networks know.
 func isPrivate(host string) bool {
 	if addr, err := netip.ParseAddr(host); err == nil {
 		return !isPublic(addr)
@@ -252,16 +259,18 @@ func isPrivate(host string) bool {
 			return true
 		}
 	}
-	return host != "" && !strings.Contains(host, ".") // found in the network's own domain only
+	return host != "" && !strings.Contains(host, ".") // a name without a dot is of the network's own domain
 }
 
-// Below reports whether u is where base is, or below it: of one origin, with
-// the path of base or one that continues it by whole segments, and with the
-// query of base if that has one. A token for base may be carried that far and
-// no further: path and query tell the tenants of one host apart (RFC 9728 §1.2,
-// resource identifier). A slash at the end of base's path makes no difference.
-// A path that another parser could read as a way out is not below: one with a
-// segment that is dots, or that holds a slash, however often it is encoded.
+// Below reports whether u is at base or below it. It must have the origin of
+// base, the path of base or one that continues it by whole segments, and the
+// query of base if that has one. A slash at the end of base's path makes no
+// difference.
+//
+// A token for base may go to such addresses and nowhere else: path and query tell
+// the tenants of one host apart (RFC 9728 §1.2, resource identifier). So a path
+// that another parser could take for a way out is not below: one with a segment
+// of dots or with a slash in a segment, however often it is encoded.
 func Below(u, base *url.URL) bool {
 	if Origin(u) != Origin(base) || base.RawQuery != "" && u.RawQuery != base.RawQuery {
 		return false
@@ -271,18 +280,18 @@ func Below(u, base *url.URL) bool {
 		return false
 	}
 	for segment := range strings.SplitSeq(rest, "/") {
-		if leads(segment) {
+		if mayLeadOut(segment) {
 			return false
 		}
 	}
 	return true
 }
 
-// leads reports whether a segment of a path may lead out of the folder that it
-// is in.
-func leads(segment string) bool {
+// mayLeadOut reports whether some server may read a segment of a path as a way out
+// of its folder. It decodes the segment until nothing changes.
+func mayLeadOut(segment string) bool {
 	for {
-		name, _, _ := strings.Cut(segment, ";") // some servers take parameters off first
+		name, _, _ := strings.Cut(segment, ";") // some servers remove parameters first
 		if name != "" && strings.Trim(name, ". ") == "" || strings.ContainsAny(segment, "/\\") || strings.ContainsFunc(segment, foldable) {
 			return true
 		}
@@ -294,9 +303,10 @@ func leads(segment string) bool {
 	}
 }
 
-// foldable reports whether some read r as a dot, as a slash, or as the end:
-// a control character, what is not UTF-8, or a sign that compatibility
-// normalization (Unicode Standard Annex #15) may take for one of these.
+// foldable reports whether some server may read r as a dot, as a slash or as the
+// end of the path. Such are control characters, bytes that are not UTF-8, and
+// signs outside ASCII, which compatibility normalization (Unicode Standard Annex
+// #15) may turn into one of these.
 func foldable(r rune) bool {
 	if r < utf8.RuneSelf {
 		return r < ' ' || r == 0x7f
