@@ -1,9 +1,9 @@
-// Package crashpoint names the places in this module where being killed is
-// hardest, so that tests can kill a process exactly there.
+// Package crashpoint marks the places where a killed process does the most harm.
+// Tests kill a process exactly there.
 //
-// In a program no point does anything; only test binaries arm them. The
-// package does not know which points there are: a test that arms a recorder
-// learns their names and order.
+// In a program the points do nothing; only test binaries arm them. The package
+// has no list of the points: a test learns their names and order by recording
+// them.
 package crashpoint
 
 import (
@@ -13,16 +13,16 @@ import (
 
 var armed atomic.Pointer[func(point string)]
 
-// Hit tells an armed test that execution has reached the point. It costs one
-// atomic load otherwise. Safe for concurrent use.
+// Hit tells a test that execution has reached the point. If nothing is armed it
+// costs one atomic load. Safe for concurrent use.
 func Hit(point string) {
 	if f := armed.Load(); f != nil {
 		(*f)(point)
 	}
 }
 
-// Arm calls f at every Hit, on the goroutine that hits, until disarm is
-// called. One function is armed at a time.
+// Arm has every Hit call f, on its own goroutine, until disarm is called. A later
+// Arm replaces f.
 func Arm(f func(point string)) (disarm func()) {
 	armed.Store(&f)
 	return func() { armed.CompareAndSwap(&f, nil) }

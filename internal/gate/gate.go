@@ -1,5 +1,6 @@
-// Package gate keeps goroutines of one process apart by name, in front of the
-// locks that keep processes apart.
+// Package gate is a mutex per name whose wait ends with a context. It stands in
+// front of the locks between processes, which do not keep the goroutines of one
+// process apart.
 package gate
 
 import (
@@ -7,8 +8,8 @@ import (
 	"sync"
 )
 
-// A Gate admits one goroutine per name. The zero Gate is ready to use. Unlike
-// a mutex's, its wait ends with a context.
+// A Gate admits one goroutine per name. The zero Gate is ready to use. Safe for
+// concurrent use.
 type Gate struct {
 	mu    sync.Mutex
 	slots map[string]*slot
@@ -16,11 +17,11 @@ type Gate struct {
 
 type slot struct {
 	token chan struct{} // full while somebody is inside
-	users int           // inside or waiting
+	users int           // goroutines inside or waiting; the slot goes with the last one
 }
 
-// Enter waits until nobody else is inside; it returns false when ctx ends
-// first. The caller calls leave once.
+// Enter waits until no other goroutine is inside under this name. The caller must
+// call leave, once. If ctx ends first, ok is false and leave is nil.
 func (g *Gate) Enter(ctx context.Context, name string) (leave func(), ok bool) {
 	g.mu.Lock()
 	if g.slots == nil {

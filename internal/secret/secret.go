@@ -1,7 +1,7 @@
 // Package secret holds strings that must not reach an error, a log or a page.
 //
-// It does not encrypt: a Secret is readable by whoever calls Reveal, and its
-// bytes stay in memory until the garbage collector takes them.
+// It does not encrypt: everybody who calls Reveal can read a Secret, and its bytes
+// stay in memory until the garbage collector frees them.
 package secret
 
 import (
@@ -11,15 +11,15 @@ import (
 	"log/slog"
 )
 
-// Redacted is what every printed Secret looks like.
+// Redacted stands for every Secret that is printed.
 const Redacted = "[redacted]"
 
 // A Secret is a string that no fmt verb, slog handler or JSON encoder shows.
 // The zero value is the empty secret. A Secret is immutable and safe for
 // concurrent use. Compare with Equal, not with ==.
 type Secret struct {
-	// A pointer, since fmt reaches unexported string fields without asking
-	// any method, but prints a pointer below the top level as an address.
+	// A pointer: fmt prints unexported string fields without calling any method,
+	// but below the top level it prints a pointer as an address.
 	s *string
 }
 
@@ -31,7 +31,7 @@ func New(s string) Secret {
 	return Secret{&s}
 }
 
-// Reveal returns the string. Every call is a place where a secret may escape.
+// Reveal returns the string. A secret can escape only where this is called.
 func (s Secret) Reveal() string {
 	if s.s == nil {
 		return ""
@@ -42,8 +42,8 @@ func (s Secret) Reveal() string {
 // IsZero reports whether the secret is empty.
 func (s Secret) IsZero() bool { return s.s == nil }
 
-// Equal reports whether both hold the same string, in time that depends on
-// their lengths only.
+// Equal reports whether s and t hold equal strings. Its time depends only on their
+// lengths.
 func (s Secret) Equal(t Secret) bool {
 	return subtle.ConstantTimeCompare([]byte(s.Reveal()), []byte(t.Reveal())) == 1
 }
@@ -61,6 +61,6 @@ func (s Secret) String() string { return fmt.Sprint(s) }
 // LogValue implements [slog.LogValuer].
 func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
 
-// MarshalText implements [encoding.TextMarshaler], and so JSON: it never
-// yields the secret. Code that stores one calls Reveal.
+// MarshalText implements [encoding.TextMarshaler], which JSON uses too. It yields
+// what String does, never the secret. Code that stores a secret calls Reveal.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
