@@ -12,9 +12,9 @@ import (
 	"github.com/astravue/mcp-client-go/internal/text"
 )
 
-// A Challenge is what a server asks for with a 401 or 403 (RFC 6750 §3, RFC
-// 9728 §5.1): the Bearer challenge of its WWW-Authenticate header. The zero
-// value is none. Its strings are the server's own, uncut.
+// A Challenge is the Bearer challenge in the WWW-Authenticate header of a 401 or
+// 403 (RFC 6750 §3, RFC 9728 §5.1). The zero value means that there was none. Its
+// strings are the server's own words, not cut and not made harmless.
 type Challenge struct {
 	Scheme           string // "Bearer"; "" if there was no such challenge
 	ResourceMetadata string // URL of the protected-resource metadata
@@ -23,7 +23,7 @@ type Challenge struct {
 	ErrorDescription string
 }
 
-// Scopes returns the scopes of c, nil if it names none.
+// Scopes returns the scopes of c, nil if it has none.
 func (c Challenge) Scopes() []string {
 	if c.Scope == "" {
 		return nil
@@ -31,8 +31,8 @@ func (c Challenge) Scopes() []string {
 	return strings.Fields(c.Scope)
 }
 
-// The grammar of RFC 9110 §11, more lenient in one point: a value that is not
-// quoted may hold what a URL does. Each pattern takes the comma that ends it.
+// The grammar of RFC 9110 §11, more lenient in one point: a value without quotes may hold
+// every character of a URL. Each pattern includes the comma that ends it.
 var (
 	schemePattern  = regexp.MustCompile("^[ \t,]*([!#$%&'*+.^_`|~0-9A-Za-z-]+)(?:[ \t]+|(,)|$)")
 	token68Pattern = regexp.MustCompile(`^[0-9A-Za-z._~+/-]+=*[ \t]*(?:,|$)`)
@@ -41,9 +41,9 @@ var (
 	quotedPair = regexp.MustCompile(`\\(.)`)
 )
 
-// ParseChallenge returns the first Bearer challenge of the WWW-Authenticate
-// lines in h. A malformed one is ignored with the rest of its line; other
-// lines still count.
+// ParseChallenge returns the first Bearer challenge of the WWW-Authenticate lines
+// in h, or the zero Challenge. A malformed challenge is ignored together with the
+// rest of its line; the other lines still count.
 func ParseChallenge(h http.Header) Challenge {
 	for _, line := range h.Values("WWW-Authenticate") {
 		if c := parseLine(line); c.Scheme != "" {
@@ -53,6 +53,7 @@ func ParseChallenge(h http.Header) Challenge {
 	return Challenge{}
 }
 
+// parseLine returns the first Bearer challenge of one line.
 func parseLine(line string) Challenge {
 	for line != "" {
 		m := schemePattern.FindStringSubmatch(line)
@@ -80,8 +81,8 @@ func parseLine(line string) Challenge {
 	return Challenge{}
 }
 
-// parseParams reads what follows a scheme and its space into params, and
-// returns the rest of the line.
+// parseParams reads the parameters of a challenge into params, or skips its token68. It returns the
+// rest of the line, and false if the challenge is malformed.
 func parseParams(line string, params map[string]string) (rest string, ok bool) {
 	for line != "" {
 		m := paramPattern.FindStringSubmatch(line)
@@ -101,17 +102,17 @@ func parseParams(line string, params map[string]string) (rest string, ok bool) {
 	if line == "" || line[0] == ',' || len(params) > 0 {
 		return line, true
 	}
-	// No parameter at all: one token68, or malformed.
+	// Without parameters the challenge has one token68, or is malformed.
 	m := token68Pattern.FindString(line)
 	return line[len(m):], m != ""
 }
 
 const probeTimeout = 30 * time.Second
 
-// Probe asks server, without a token, whether it wants a sign-in. It posts a
-// JSON-RPC ping: a 401 means yes, and c is its challenge; any other answer
-// means no. A redirect to another origin is an error, as is no answer within
-// 30 seconds. hc == nil means a hardened client. Safe for concurrent use.
+// Probe finds out whether server wants a sign-in. It posts a JSON-RPC ping without
+// a token: a 401 means yes, and c is its challenge; any other answer means no. A
+// redirect to another origin is an error, and so is no answer within 30 seconds.
+// If hc is nil, a hardened client is used. Safe for concurrent use.
 func Probe(ctx context.Context, hc *http.Client, server string) (c Challenge, needsSignIn bool, err error) {
 	u, err := oauthhttp.CheckURL(server, server)
 	if err != nil {

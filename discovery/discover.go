@@ -19,35 +19,35 @@ type Request struct {
 	// http on a loopback host.
 	Server string
 
-	// Challenge is that of the server's 401. Zero: none was seen.
+	// Challenge is the one of the server's 401. Zero: none was seen.
 	Challenge Challenge
 
-	// Issuer, if set, is the one authorization server to use (RFC 8414 §2
-	// issuer), since a person named it. No other is used, whatever the resource
-	// announces. Its metadata is the announced server's if that states Issuer
-	// and has every endpoint at Issuer, see [ErrForeignEndpoint], and else what
-	// Issuer's own well-known addresses yield. A resource that publishes no
-	// metadata, which is 404 or 410 at every address, needs none.
+	// Issuer, if set, is the only authorization server to use (issuer in RFC
+	// 8414 §2), whatever the resource announces: a person named it. Metadata
+	// found at the announced server is accepted if it states Issuer and has
+	// every endpoint at Issuer, see [ErrForeignEndpoint]. Otherwise the metadata
+	// is looked for at Issuer's own well-known addresses. The resource then need
+	// not publish metadata: 404 or 410 at every address is no error.
 	Issuer string
 
-	// MayState, if set, is an issuer that metadata on Server's own host may
-	// state in place of the announced one, if it has every endpoint at MayState.
-	// It is a permission: no issuer is preferred for it, and none excluded. It
-	// is for a service whose documents are known to be so, and is not looked at
-	// if there is an Issuer.
+	// MayState, if set, is another issuer that metadata may state if Server
+	// announces an issuer on its own host. The metadata must have every endpoint
+	// at MayState. The announced issuer is still accepted. MayState is for a
+	// service whose documents are known to be so. It is ignored if Issuer is set.
 	MayState string
 
-	// DefaultScopes are asked for if neither the challenge nor the resource's
-	// metadata name any.
+	// DefaultScopes are used if neither the challenge nor the resource's metadata
+	// name any scope.
 	DefaultScopes []string
 
-	// NoResource: leave out the resource parameter (RFC 8707). With an Issuer,
-	// the resource's metadata is not asked for either: it may be about another
-	// one at the same host.
+	// NoResource leaves out the resource parameter (RFC 8707). If Issuer is set
+	// too, the resource's metadata is not fetched: it may be about another
+	// resource on the same host.
 	NoResource bool
 
-	// HTTPClient fetches the documents. Nil means a hardened one: TLS 1.2, 30
-	// seconds per request, no private address on behalf of a public server.
+	// HTTPClient fetches the documents. If nil, a hardened one does: TLS 1.2 or
+	// newer, 30 seconds per request, no way from a public server to private
+	// addresses.
 	HTTPClient *http.Client
 }
 
@@ -55,22 +55,22 @@ type Request struct {
 type Configuration struct {
 	Server string // as in the request
 
-	// Resource is the value of the resource parameter, byte for byte the
-	// same in every request (RFC 8707 §2); "" with NoResource.
+	// Resource is the value of the resource parameter. Every request sends
+	// exactly these bytes (RFC 8707 §2). It is "" with NoResource.
 	Resource string
 
-	// Scopes to ask for first: those of the challenge, else those of the
-	// resource's metadata, else DefaultScopes. Empty: send no scope.
+	// Scopes are the scopes to ask for first: those of the challenge, or else of
+	// the resource's metadata, or else DefaultScopes. Empty: send no scope.
 	Scopes []string
 
-	// Issuer identifies the authorization server: the key of its credentials,
-	// and what a callback's iss is compared with.
+	// Issuer identifies the authorization server. Credentials are kept under it,
+	// and a callback's iss must equal it.
 	Issuer string
-	// IssuerUnlisted says that Issuer is the request's, and that the resource
-	// does not name it: it may refuse Issuer's tokens.
+	// IssuerUnlisted means that the request named Issuer and the resource does
+	// not announce it: the resource may refuse Issuer's tokens.
 	IssuerUnlisted bool
 
-	ProtectedResource      *ProtectedResource // nil: none published or asked for, the request has an Issuer
+	ProtectedResource      *ProtectedResource // nil: none was published or looked for, and the request has an Issuer
 	ProtectedResourceURL   string             // where it was found
 	AuthorizationServer    *AuthorizationServer
 	AuthorizationServerURL string // where it was found
@@ -78,16 +78,19 @@ type Configuration struct {
 
 // Discover finds the metadata of r.Server and of its authorization server.
 //
-// A resource's document is used if its resource is the server's URL, or, for
-// the document at the root of the server's host, its origin; what it states is
-// what is sent. URLs are compared with scheme and host in lower case and
-// without default port; https://host and https://host/ are the same,
-// https://host/mcp and https://host/mcp/ are not. Issuers are compared byte for
-// byte. Of several authorization servers the first is used, unless r.Issuer is
-// among them, and no other if that one is down: its accounts are not theirs.
+// The document of a resource must state the server's URL as its resource; the one
+// at the root of the server's host may state the origin. The resource parameter is
+// what the document states. URLs are compared with scheme and host in lower case
+// and without default port. https://host equals https://host/, but
+// https://host/mcp does not equal https://host/mcp/. Issuers are compared byte for
+// byte.
+//
+// If the resource announces several authorization servers, Discover uses
+// r.Issuer, or else the first. It tries no other one if that server is down: other
+// servers have other accounts.
 //
 // Errors: [*NotFoundError], [*MismatchError], [*URLError], [ErrForeignEndpoint],
-// [ErrNoPKCE], the context's. Safe for concurrent use.
+// [ErrNoPKCE], that of the context. Safe for concurrent use.
 func Discover(ctx context.Context, r Request) (*Configuration, error) {
 	server, err := oauthhttp.CheckURL(r.Server, r.Server)
 	if err != nil {
@@ -112,7 +115,7 @@ func Discover(ctx context.Context, r Request) (*Configuration, error) {
 				if len(doc.AuthorizationServers) == 0 && r.Issuer == "" {
 					return incomplete("authorization_servers")
 				}
-				c.Resource = doc.Resource // as it is written: some compare bytes
+				c.Resource = doc.Resource // as written: some servers compare bytes
 				return nil
 			})
 		if err != nil && (r.Issuer == "" || !publishesNone(err)) {
@@ -157,8 +160,8 @@ func Discover(ctx context.Context, r Request) (*Configuration, error) {
 	return c, nil
 }
 
-// publishesNone reports whether every address has said that there is no
-// document. One that is out of order has not.
+// publishesNone reports whether every address answered that it has no document. An
+// address that is out of order did not.
 func publishesNone(err error) bool {
 	missing := new(NotFoundError)
 	return errors.As(err, &missing) && !slices.ContainsFunc(missing.Tried, func(a Attempt) bool {
@@ -167,7 +170,7 @@ func publishesNone(err error) bool {
 	})
 }
 
-// A search is one for metadata of authorization servers.
+// A search looks for the metadata of an authorization server.
 type search struct {
 	ctx    context.Context
 	hc     *http.Client
@@ -179,7 +182,9 @@ func (s search) checkURL(raw string) (*url.URL, error) {
 	return oauthhttp.CheckNamed(s.ctx, s.hc, raw, s.server)
 }
 
-// pinned returns the metadata of the issuer that a person named.
+// pinned returns the metadata of the issuer that a person named, and its address.
+// The announced server comes first: it may serve the issuer's metadata where the
+// issuer itself has none.
 func (s search) pinned(issuer string, announced []string) (*serverDocument, string, error) {
 	if _, err := s.checkIssuer(issuer); err != nil {
 		return nil, "", fmt.Errorf("discovery: issuer: %w", err)
@@ -199,8 +204,10 @@ func (s search) pinned(issuer string, announced []string) (*serverDocument, stri
 	return doc, at, err
 }
 
-// metadata fetches what is published at the addresses of the issuer at. It has
-// to state own, or with all endpoints at that issuer, foreign. Either may be "".
+// metadata fetches a document from the well-known addresses of the issuer at, and
+// returns it with its address. The document must state the issuer own, or the
+// issuer foreign and have all its endpoints there. An empty own or foreign allows
+// nothing.
 func (s search) metadata(at, own, foreign string) (*serverDocument, string, error) {
 	u, err := s.checkIssuer(at)
 	if err != nil {
@@ -222,8 +229,8 @@ func (s search) metadata(at, own, foreign string) (*serverDocument, string, erro
 	})
 }
 
-// checkIssuer is RFC 8414 §2: "a URL that uses the "https" scheme and has no
-// query or fragment components".
+// checkIssuer checks an issuer by RFC 8414 §2: "a URL that uses the "https" scheme
+// and has no query or fragment components".
 func (s search) checkIssuer(issuer string) (*url.URL, error) {
 	u, err := s.checkURL(issuer)
 	if err == nil && (u.RawQuery != "" || u.ForceQuery) {
@@ -232,7 +239,7 @@ func (s search) checkIssuer(issuer string) (*url.URL, error) {
 	return u, err
 }
 
-// check looks at what a sign-in will use of the document.
+// check checks the members that a sign-in will use. at is the document's address.
 func (a *AuthorizationServer) check(s search, at string) error {
 	for _, e := range []struct {
 		name, url string

@@ -1,14 +1,15 @@
-// Package discovery is step 1 of the flow: from the URL of an MCP server to
-// everything that a sign-in needs to know, checked.
+// Package discovery is step 1 of the flow. It takes the URL of an MCP server and
+// yields everything that a sign-in needs to know, checked.
 //
 // It follows the MCP authorization specification (2026-07-28, "Authorization
-// Server Discovery"), which stands on RFC 9728 (protected-resource metadata),
+// Server Discovery"), which builds on RFC 9728 (protected-resource metadata),
 // RFC 8414 and OpenID Connect Discovery (authorization-server metadata), RFC
 // 6750 §3 and RFC 9110 §11 (the challenge of a 401).
 //
-// [Discover] asks for two documents, or with a pinned issuer for up to three,
-// each at a short list of addresses in a fixed order. For https://api.example.com/mcp, announcing the issuer
-// https://auth.example.com/realms/x:
+// [Discover] looks for two documents, or with a pinned issuer for up to three,
+// each at a short list of addresses in a fixed order. If
+// https://api.example.com/mcp announces the issuer
+// https://auth.example.com/realms/x, these are
 //
 //	resource_metadata of the challenge, if there is one
 //	https://api.example.com/.well-known/oauth-protected-resource/mcp
@@ -18,14 +19,15 @@
 //	https://auth.example.com/.well-known/openid-configuration/realms/x
 //	https://auth.example.com/realms/x/.well-known/openid-configuration
 //
-// An address that yields no usable document (missing, HTML, a server error,
-// malformed, without a required member) is passed over for the next, and the
-// final [*NotFoundError] lists them all. A document that is there and speaks
-// for somebody else ([*MismatchError]), names an address that no client may
-// use ([*URLError]) or does not offer PKCE ([ErrNoPKCE]) ends the search at
-// once: going on would let whoever wrote it choose what is believed instead.
+// An address without a usable document (missing, HTML, a server error, malformed,
+// without a required member) is passed over for the next one. If none has it, a
+// [*NotFoundError] lists them all.
 //
-// What it does not do: it caches nothing, reads no signed metadata (RFC 9728
-// §2.2), and never invents an authorization server for a resource that
-// announces none.
+// Three kinds of document end the search at once: one that speaks for somebody
+// else ([*MismatchError]), one with an address that no client may use
+// ([*URLError]), and one without PKCE ([ErrNoPKCE]). Otherwise the author of a bad
+// document could choose which later one is believed.
+//
+// The package caches nothing, reads no signed metadata (RFC 9728 §2.2), and never
+// guesses an authorization server for a resource that announces none.
 package discovery

@@ -8,32 +8,33 @@ import (
 	"github.com/astravue/mcp-client-go/internal/text"
 )
 
-// ErrNoPKCE: the authorization server does not state that it supports PKCE
-// with S256. The MCP specification ("Authorization Code Protection") has a
-// client refuse it.
+// ErrNoPKCE means that the authorization server does not state that it supports
+// PKCE with S256. The MCP specification ("Authorization Code Protection") requires
+// a client to refuse such a server.
 var ErrNoPKCE = errors.New("no S256 in code_challenge_methods_supported")
 
-// ErrForeignEndpoint is wrapped by the [*URLError] about an endpoint that is not
-// at the issuer which the document states. A document found at the issuer's own
-// well-known addresses may have its endpoints anywhere. One found elsewhere
-// could be an attacker's, who gets the code and what it is redeemed with if one
-// endpoint is theirs: it may state the issuer of [Request.Issuer] or
-// [Request.MayState] only if authorization, token, registration, revocation,
-// userinfo and device authorization endpoint have the issuer's origin (RFC 6454
-// §4) and lie below its path. A path with a segment in braces, as in
-// https://login.example.com/{tenantid}/v2.0, stands for many, and then the
-// origin alone counts.
+// ErrForeignEndpoint means that an endpoint is not at the issuer that its document
+// states. A [*URLError] wraps it.
+//
+// A document at the issuer's own well-known addresses may have its endpoints
+// anywhere. A document found elsewhere may be an attacker's: with one endpoint of
+// theirs they get the code and everything that redeems it. Such a document may
+// state [Request.Issuer] or [Request.MayState] only if its authorization, token,
+// registration, revocation, userinfo and device authorization endpoints have the
+// issuer's origin (RFC 6454 §4) and lie below its path. If a segment of that path
+// is in braces, as in https://login.example.com/{tenantid}/v2.0, the path stands
+// for many, and only the origin is compared.
 var ErrForeignEndpoint = errors.New("not at the issuer that the document states")
 
-// An issuerError is an issuer that nothing can be fetched from.
+// An issuerError is an issuer whose address may not be used.
 type issuerError struct{ err error }
 
 func (e *issuerError) Error() string { return "discovery: issuer: " + e.err.Error() }
 func (e *issuerError) Unwrap() error { return e.err }
 
-// A MismatchError is a document that speaks for another resource (RFC 9728
-// §3.3) or another issuer (RFC 8414 §3.3) than the one asked for. Nothing of
-// it was used, and no further address was tried.
+// A MismatchError is a document that speaks for another resource (RFC 9728 §3.3)
+// or another issuer (RFC 8414 §3.3) than the one that was asked for. Nothing of it
+// was used, and no further address was tried.
 type MismatchError struct {
 	Document string // its URL
 	Field    string // "resource" or "issuer"
@@ -45,8 +46,8 @@ func (e *MismatchError) Error() string {
 	return fmt.Sprintf("discovery: %s states %s %s, want %s", text.QuoteURL(e.Document), e.Field, text.QuoteURL(e.Got), text.QuoteURL(e.Want))
 }
 
-// A URLError is an address in a metadata document that must not be used: not
-// https, for one. Nothing of the document was used.
+// A URLError is an address in a metadata document that must not be used, for
+// example because it is not https. Nothing of the document was used.
 type URLError struct {
 	Document string // its URL
 	Field    string // the member, such as "token_endpoint"
@@ -65,13 +66,13 @@ const (
 	ServerMetadata   = "authorization-server metadata"
 )
 
-// A NotFoundError says that a document could not be had anywhere.
+// A NotFoundError means that no address has the document.
 type NotFoundError struct {
 	What  string    // [ResourceMetadata] or [ServerMetadata]
 	Tried []Attempt // in order
 }
 
-// An Attempt is one address and why what it yielded is no such document.
+// An Attempt is one address, and why it yielded no usable document.
 type Attempt struct {
 	URL string
 	Err error
@@ -97,7 +98,7 @@ func (e *NotFoundError) Unwrap() []error {
 	return errs
 }
 
-// incomplete is a document without the member that it names.
+// incomplete is the error about a document without a required member; it holds the member's name.
 type incomplete string
 
 func (e incomplete) Error() string { return "no " + string(e) + " in it" }

@@ -9,11 +9,11 @@ import (
 	"github.com/astravue/mcp-client-go/internal/oauthhttp"
 )
 
-// A serverDocument is an authorization server's metadata, with the endpoints
-// that [serverDocument.isAt] alone looks at, whatever they hold. It leaves out
-// those that no client of ours may come to use: pushed authorization requests
-// are not sent, introspection is for resource servers, and no ID token is read
-// by jwks_uri.
+// A serverDocument is an authorization server's metadata. Beside the members that
+// a client reads it has two endpoints that only [serverDocument.isAt] looks at,
+// whatever their JSON type. Other endpoints are left out, since this module will
+// not use them: it pushes no authorization requests, introspection is for resource
+// servers, and it reads no ID token, which jwks_uri would serve.
 type serverDocument struct {
 	AuthorizationServer
 	more struct {
@@ -30,10 +30,11 @@ func (d *serverDocument) UnmarshalJSON(data []byte) error {
 	return json.Unmarshal(data, &d.more)
 }
 
-// isAt returns an error unless every endpoint of d, which was found at another
-// place, is at issuer.
+// isAt returns an error unless every endpoint of d is at issuer. d states that
+// issuer, but was found somewhere else, at the address found: [ErrForeignEndpoint]
+// says why that matters.
 func (d *serverDocument) isAt(s search, issuer, found string) error {
-	at, err := s.checkURL(issuer)
+	base, err := s.checkURL(issuer)
 	if err != nil {
 		return &issuerError{err}
 	}
@@ -46,10 +47,10 @@ func (d *serverDocument) isAt(s search, issuer, found string) error {
 		{"device_authorization_endpoint", stated(d.more.DeviceAuthorization)},
 	} {
 		if e.url == "" {
-			continue // as if it was not there
+			continue // an empty endpoint counts as absent
 		}
 		u, err := s.checkURL(e.url)
-		if err == nil && !below(at, u) {
+		if err == nil && !below(base, u) {
 			err = ErrForeignEndpoint
 		}
 		if err != nil {
@@ -59,8 +60,9 @@ func (d *serverDocument) isAt(s search, issuer, found string) error {
 	return nil
 }
 
-// stated returns the string that a member is, "" if it is missing or null, and
-// what is no address if it is anything else.
+// stated returns the value of a member that should be a string, "" if it is missing
+// or null. For any other value it returns the JSON, which no caller takes for an
+// address.
 func stated(member json.RawMessage) string {
 	var s *string
 	if len(member) == 0 {
@@ -75,21 +77,23 @@ func stated(member json.RawMessage) string {
 	return *s
 }
 
-// below reports whether u has the origin of issuer and lies below its path.
-// Paths are compared as they are sent, and one that another parser could read
-// as a way out is below nothing ([oauthhttp.Below]). A path that stands for
-// many, as Entra's does, is not looked at.
+// below reports whether u has the origin of issuer and lies below its path, where
+// an issuer's endpoints are. Paths are compared as they are sent. A path that
+// another parser could take for a way out is never below ([oauthhttp.Below]). The
+// path of an issuer that stands for many, as Entra's does, is not compared.
 func below(issuer, u *url.URL) bool {
 	base := strings.TrimSuffix(issuer.EscapedPath(), "/")
 	if base == "" || slices.ContainsFunc(strings.Split(base, "/"), isTemplate) {
 		return oauthhttp.Origin(issuer) == oauthhttp.Origin(u)
 	}
 	rest, ok := strings.CutPrefix(u.EscapedPath(), base+"/")
+	// oauthhttp.Below would also accept issuer itself, and it ignores a slash at
+	// the end. Here it only judges the origin and the segments of the path.
 	root := &url.URL{Scheme: issuer.Scheme, Host: issuer.Host}
 	return ok && rest != "" && rest[0] != '/' && oauthhttp.Below(u, root)
 }
 
-// isTemplate reports whether a segment stands for many, as {tenantid} does.
+// isTemplate reports whether a segment is a placeholder, such as {tenantid}.
 func isTemplate(segment string) bool {
 	s, err := url.PathUnescape(segment)
 	return err == nil && len(s) > 2 && strings.HasPrefix(s, "{") && strings.HasSuffix(s, "}")

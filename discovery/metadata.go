@@ -30,7 +30,7 @@ type AuthorizationServer struct {
 	TokenEndpoint                     string   `json:"token_endpoint"`                  // REQUIRED
 	RegistrationEndpoint              string   `json:"registration_endpoint,omitempty"` // RFC 7591; "": none
 	RevocationEndpoint                string   `json:"revocation_endpoint,omitempty"`   // RFC 7009; "": none
-	ScopesSupported                   []string `json:"scopes_supported,omitempty"`      // never a list to ask for
+	ScopesSupported                   []string `json:"scopes_supported,omitempty"`      // all that exist; not a list to ask for
 	TokenEndpointAuthMethodsSupported []string `json:"token_endpoint_auth_methods_supported,omitempty"`
 	CodeChallengeMethodsSupported     []string `json:"code_challenge_methods_supported"` // S256 among them
 
@@ -40,13 +40,14 @@ type AuthorizationServer struct {
 	// The client_id may be the URL of a client ID metadata document.
 	ClientIDMetadataDocumentSupported bool `json:"client_id_metadata_document_supported,omitempty"`
 
-	// ProtectedResources are those that the server can be used with (RFC 9728
-	// §4); empty: it does not say, or not in a way that can be read.
+	// ProtectedResources are the resources that the server can be used with
+	// (RFC 9728 §4). It is empty if the server does not say, or not as a list of
+	// strings.
 	ProtectedResources lenient `json:"protected_resources,omitempty"`
 }
 
-// lenient is a list of an optional member: what is no list of strings counts as
-// absent, since nothing but a warning hangs on it.
+// lenient is the list of an optional member. Any other value counts as absent,
+// since only a warning depends on it.
 type lenient []string
 
 func (l *lenient) UnmarshalJSON(data []byte) error {
@@ -57,9 +58,9 @@ func (l *lenient) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// MayServe reports whether the server can be used with a resource, as far as
-// it says: without [AuthorizationServer.ProtectedResources] with any. URLs are
-// compared as in [Discover].
+// MayServe reports whether the server says that it can be used with resource. A
+// server without [AuthorizationServer.ProtectedResources] can be used with any.
+// URLs are compared as in [Discover].
 func (a *AuthorizationServer) MayServe(resource string) bool {
 	is := func(other string) bool {
 		u, err := url.Parse(resource)
@@ -71,13 +72,13 @@ func (a *AuthorizationServer) MayServe(resource string) bool {
 
 const resourceWellKnown = "/.well-known/oauth-protected-resource"
 
-// resourceURLs lists where the metadata of server may be (RFC 9728 §3.1), the
-// challenge's address first.
+// resourceURLs lists the addresses where the metadata of server may be (RFC 9728
+// §3.1), the challenge's address first.
 func resourceURLs(server *url.URL, challenge string) []string {
 	root := oauthhttp.Origin(server) + resourceWellKnown
 	var urls []string
 	if u, err := url.Parse(challenge); err == nil && challenge != "" {
-		challenge = oauthhttp.Canonical(u) // to know it again below, and in binds
+		challenge = oauthhttp.Canonical(u) // unique and binds compare spellings
 	}
 	if challenge != "" {
 		urls = append(urls, challenge)
@@ -88,8 +89,9 @@ func resourceURLs(server *url.URL, challenge string) []string {
 	return unique(urls)
 }
 
-// issuerURLs lists where the metadata of issuer may be: RFC 8414 §3.1, then
-// OpenID Connect Discovery §4 with the path inserted, then appended.
+// issuerURLs lists the addresses where the metadata of issuer may be: that of RFC
+// 8414 §3.1, then those of OpenID Connect Discovery §4 with the issuer's path at
+// the end and at the beginning.
 func issuerURLs(issuer *url.URL) []string {
 	host := oauthhttp.Origin(issuer)
 	path := strings.TrimSuffix(issuer.EscapedPath(), "/")
@@ -100,6 +102,7 @@ func issuerURLs(issuer *url.URL) []string {
 	})
 }
 
+// unique returns urls in their order, each once.
 func unique(urls []string) []string {
 	var out []string
 	for _, u := range urls {
@@ -110,8 +113,8 @@ func unique(urls []string) []string {
 	return out
 }
 
-// binds reports whether a document found at docURL that states resource is
-// that of server.
+// binds reports whether a document at docURL that states resource is about server.
+// A document at the root of the host may state the whole origin.
 func binds(server *url.URL, docURL, resource string) bool {
 	u, err := url.Parse(resource)
 	if err != nil || strings.Contains(resource, "#") { // RFC 8707 §2: no fragment
@@ -121,8 +124,9 @@ func binds(server *url.URL, docURL, resource string) bool {
 	return stated == oauthhttp.Canonical(server) || stated == oauthhttp.Origin(server) && docURL == oauthhttp.Origin(server)+resourceWellKnown
 }
 
-// first fetches documents until one passes check. An incomplete one is passed
-// over, any other complaint of check is final.
+// first fetches the documents at urls until one passes check, and returns it with
+// its address. A document that is missing or incomplete is passed over; any other
+// error of check is final.
 func first[T any](ctx context.Context, hc *http.Client, server, what string, urls []string, check func(at string, doc *T) error) (doc *T, at string, err error) {
 	none := &NotFoundError{What: what}
 	for _, at := range urls {
