@@ -74,7 +74,7 @@ func newJob(t *testing.T, srv *sandbox.Server) job {
 // browsers they opened.
 func runAll(t *testing.T, jobs ...job) (opened int) {
 	t.Helper()
-	processes := make([]*testenv.Process, len(jobs))
+	processes := make([]*testenv.Child, len(jobs))
 	for i := range jobs {
 		processes[i] = testenv.Spawn(t)
 	}

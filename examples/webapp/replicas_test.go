@@ -80,7 +80,7 @@ type cluster struct {
 	dsn      string
 	args     []string
 	env      []string
-	replicas [2]*testenv.Process
+	replicas [2]*testenv.Child
 	at       [2]atomic.Pointer[url.URL]
 	turn     atomic.Int32 // requests go to the replicas by turns
 }

@@ -89,7 +89,6 @@ var rooms = map[string]room{
 	},
 	"tokenstore/postgres": {
 		floor: 2, own: []string{"tokenstore", "internal/crashpoint", "internal/gate"}, others: []string{"github.com/jackc/pgx/v5"},
-		tests: []string{"refresh", "mcpclient"},
 	},
 	"tokenstore/storetest": {floor: 2, own: []string{"tokenstore", "internal/crashpoint"}},
 

@@ -11,19 +11,18 @@ import (
 
 const childVar = "ASTRAVUE_MCP_TEST_CHILD"
 
-// Serve makes this process what its parent asks for, if [Spawn] has started it: each order that
-// comes is answered, one at a time, until there are no more, and the process ends. Otherwise it
-// does nothing. TestMain calls it before anything else.
+// Serve does the tasks of a child, if [Spawn] has started this process, and ends the process after
+// the last one. Otherwise it does nothing. TestMain calls it first.
 //
-// Orders and answers are JSON.
-func Serve[Order, Answer any](answer func(Order) Answer) {
+// Tasks and results are JSON, one after the other, over the child's standard input and output.
+func Serve[Task, Result any](do func(Task) Result) {
 	if os.Getenv(childVar) == "" {
 		return
 	}
 	in, out := json.NewDecoder(os.Stdin), json.NewEncoder(os.Stdout)
 	for {
-		var o Order
-		switch err := in.Decode(&o); err {
+		var task Task
+		switch err := in.Decode(&task); err {
 		case nil:
 		case io.EOF:
 			os.Exit(0)
@@ -31,15 +30,15 @@ func Serve[Order, Answer any](answer func(Order) Answer) {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
-		if err := out.Encode(answer(o)); err != nil {
+		if err := out.Encode(do(task)); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
 	}
 }
 
-// A Process is this test binary once more, of which [Serve] makes a child.
-type Process struct {
+// A Child is this test binary, started once more, in which [Serve] does the tasks.
+type Child struct {
 	*exec.Cmd
 	in  *json.Encoder
 	out *json.Decoder
@@ -47,8 +46,8 @@ type Process struct {
 }
 
 // Spawn starts a child, with more variables in its environment. It is killed when the test ends.
-// It has no test of its own: what it needs to know is in its orders.
-func Spawn(t testing.TB, env ...string) *Process {
+// It runs no test: its tasks say all that it needs to know.
+func Spawn(t testing.TB, env ...string) *Child {
 	t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
@@ -73,17 +72,18 @@ func Spawn(t testing.TB, env ...string) *Process {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
-	return &Process{cmd, json.NewEncoder(in), json.NewDecoder(out), in}
+	return &Child{cmd, json.NewEncoder(in), json.NewDecoder(out), in}
 }
 
-// Send gives the child an order. One that is dead does not take it.
-func (p *Process) Send(order any) { _ = p.in.Encode(order) }
+// Send gives the child a task. A dead child takes none, and no error says so: [Child.Receive] does.
+func (c *Child) Send(task any) { _ = c.in.Encode(task) }
 
-// Receive waits for the answer to the oldest order that has none; false: the child has died.
-func (p *Process) Receive(answer any) bool { return p.out.Decode(answer) == nil }
+// Receive waits for the result of the oldest task that has none yet, and reports false if the child
+// has died.
+func (c *Child) Receive(result any) bool { return c.out.Decode(result) == nil }
 
-// Stop ends the child once it has answered all its orders, and waits for that.
-func (p *Process) Stop() error {
-	_ = p.end.Close()
-	return p.Wait()
+// Stop lets the child end when it has done all its tasks, and waits for its end.
+func (c *Child) Stop() error {
+	_ = c.end.Close()
+	return c.Wait()
 }

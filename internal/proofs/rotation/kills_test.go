@@ -22,7 +22,6 @@ import (
 	"github.com/astravue/mcp-client-go/refresh"
 	"github.com/astravue/mcp-client-go/sandbox"
 	"github.com/astravue/mcp-client-go/tokenstore"
-	"github.com/astravue/mcp-client-go/tokenstore/postgres"
 )
 
 var killsFlag = flag.Int("kills", 0, "how often a process is killed at each point; 0: 5 times, in the long mode 500")
@@ -35,22 +34,23 @@ func killsPerPoint() int {
 	return cmp.Or(*killsFlag, n)
 }
 
-// What no crash point can name: the child waits for the answer to its token request. The server
-// has the request and has not looked at it yet, or has carried it out and not answered yet.
+// Two points that are no crash points of the client: the child waits for the answer to its token
+// request. The server has the request and has not looked at it yet, or it has issued new tokens and
+// has not answered yet.
 const (
 	notCarriedOut = "request sent, not carried out"
 	carriedOut    = "request sent, carried out"
 )
 
-// A startOrder has a child use a grant, as a program does that has just been started.
-type startOrder struct {
-	Place place
+// A useTask has a child use a grant, as a program does that has just been started.
+type useTask struct {
+	Store storeSpec
 	Key   tokenstore.Key
-	Point string // where it dies: "point#2" is the second time that point is passed
+	Point string // where the child dies: "point#2" is the second time that it passes the point
 }
 
-// A startAnswer is what came of it.
-type startAnswer struct {
+// A useResult says whether the child has a token, and which points it passed.
+type useResult struct {
 	Token  string // good for the API
 	Err    string // "" if there is a token
 	Login  bool   // the error is that somebody has to sign in
@@ -59,62 +59,63 @@ type startAnswer struct {
 }
 
 // String keeps the token out of logs.
-func (a *startAnswer) String() string {
+func (a *useResult) String() string {
 	if a == nil {
 		return "killed"
 	}
 	return cmp.Or(a.Err, "a token")
 }
 
-func (o startOrder) follow() *startAnswer {
+func (u useTask) run() *useResult {
 	var points []string
 	hits := map[string]int{}
 	crashpoint.Arm(func(point string) {
 		hits[point]++
 		point = fmt.Sprintf("%s#%d", point, hits[point])
-		if point == o.Point {
+		if point == u.Point {
 			crashpoint.Kill()
 		}
 		points = append(points, point)
 	})
-	a := useGrant(o.Place.open(), o.Key)
-	a.Points = points
-	return a
+	r := useGrant(u.Store.open(), u.Key)
+	r.Points = points
+	return r
 }
 
 // useGrant asks a new Source for an access token.
-func useGrant(store tokenstore.Store, key tokenstore.Key) *startAnswer {
+func useGrant(store tokenstore.Store, key tokenstore.Key) *useResult {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	source := refresh.New(refresh.Config{Store: store, Key: key})
 	access, err := source.Access(ctx)
 	if err := errors.Join(err, source.Close()); err != nil {
-		return &startAnswer{
+		return &useResult{
 			Err:   err.Error(),
 			Login: errors.Is(err, refresh.ErrLoginRequired),
 			Lost:  errors.Is(err, refresh.ErrAnswerLost),
 		}
 	}
-	return &startAnswer{Token: access.Token.Reveal()}
+	return &useResult{Token: access.Token.Reveal()}
 }
 
 // A process that renews a grant is killed at every point that it passes, over and over. Each time
-// the record is whole, and the next process to start goes on with it; only where the server has
-// rotated the token and the answer was not saved does it say so, after one try.
+// the record is whole, and the next process to start goes on with it. Only where the server had
+// rotated the token and its answer was not saved is the session lost: the next process tries once
+// and says so.
 //
 // Each point is a subtest with a store and a server of its own, so that a long run can be cut
-// between any two of them. Its counts are those of the points that were asked for.
+// between any two of them. The counts are those of the points that -run chose.
 func TestKills(t *testing.T) {
 	for _, kind := range []string{"keychain", "file", "postgres"} {
 		var mu sync.Mutex
-		var sum toll
+		var sum killResult
 		t.Run(kind, func(t *testing.T) {
 			points := points(t, kind)
 			saved := slices.Index(points, "refresh.saved#1")
 			for i, point := range points {
 				t.Run(point, func(t *testing.T) {
 					t.Parallel()
-					n := newScene(t, kind).killAt(t, point, killsPerPoint())
+					n := newKillEnv(t, kind).killAt(t, point, killsPerPoint())
 					if i >= saved && n.new < n.kills {
 						t.Errorf("%d of %d grants were not stored although they had been saved", n.kills-n.new, n.kills)
 					}
@@ -132,12 +133,13 @@ func TestKills(t *testing.T) {
 	}
 }
 
-// A process that finds out that the answer to an earlier one was lost is killed as well, at every
-// point that it passes. The third one comes to the same end, by one more try or without.
+// One process is killed before the answer to its refresh is saved. A second one, which finds out,
+// is killed as well, at every point that it passes. A third one says that somebody has to sign in,
+// after one more try or, if the second one had already given the token up, without.
 func TestKilledAgain(t *testing.T) {
 	for _, kind := range []string{"keychain", "file", "postgres"} {
 		t.Run(kind, func(t *testing.T) {
-			s := newScene(t, kind)
+			s := newKillEnv(t, kind)
 			s.mustDie(t, carriedOut)
 			a, _ := s.run(t, "")
 			if a == nil || !a.Lost {
@@ -146,7 +148,7 @@ func TestKilledAgain(t *testing.T) {
 			for _, point := range append(a.Points, notCarriedOut, carriedOut) {
 				t.Run(point, func(t *testing.T) {
 					t.Parallel()
-					s := newScene(t, kind)
+					s := newKillEnv(t, kind)
 					for range max(1, killsPerPoint()/5) {
 						s.killAgain(t, point)
 						s.signIn(t)
@@ -157,16 +159,16 @@ func TestKilledAgain(t *testing.T) {
 	}
 }
 
-// A toll counts what became of the killed.
-type toll struct {
+// A killResult counts the kills of one point, or of many, and what was found after each.
+type killResult struct {
 	points, kills int
-	old, new      int // records, whole
+	old, new      int // records that were whole: as before the refresh, or as after it
 	survived      int // sessions
-	answerLost    int // sessions that were lost for this reason
+	answerLost    int // sessions that ended because an answer was not saved
 	unreachable   int // entries that the next save left behind
 }
 
-func (n *toll) add(m toll) {
+func (n *killResult) add(m killResult) {
 	n.points += m.points
 	n.kills += m.kills
 	n.old += m.old
@@ -178,7 +180,7 @@ func (n *toll) add(m toll) {
 
 // points returns all points at which a refresh with this kind of store can be killed, in order.
 func points(t *testing.T, kind string) []string {
-	s := newScene(t, kind)
+	s := newKillEnv(t, kind)
 	a, lived := s.run(t, "")
 	if !lived || a.Err != "" {
 		t.Fatalf("a process that nobody kills got %v", a)
@@ -195,58 +197,52 @@ func points(t *testing.T, kind string) []string {
 	return slices.Insert(a.Points, slices.Index(a.Points, "refresh.answered#1"), notCarriedOut, carriedOut)
 }
 
-// A scene is where the killing takes place: a grant in a store, and the server that issues it.
-type scene struct {
-	place   place
+// A killEnv is what the processes of one point share: a grant in a store, the server that issued it,
+// and the proxy through which they reach its token endpoint.
+type killEnv struct {
+	spec    storeSpec
 	store   tokenstore.Store
 	key     tokenstore.Key
 	sandbox *sandbox.Server
-	door    *door
+	proxy   *tokenProxy
 	grant   *tokenstore.Grant // of the last sign-in
 
 	empty, whole int // how many entries the store has without the grant, and with it
 }
 
-func newScene(t *testing.T, kind string) *scene {
+func newKillEnv(t *testing.T, kind string) *killEnv {
 	// The token makes a record of two parts in a keychain, with or without a refresh token.
-	srv := start(t, sandbox.Options{TokenSize: 2500})
-	s := &scene{place: newPlace(t, kind), key: tokenstore.GrantKey(srv.URL(), ""), sandbox: srv, door: newDoor(t)}
-	s.store = s.place.open()
-	t.Cleanup(func() { closeStore(s.store) })
-	s.signIn(t)
-	s.whole = len(s.place.entries(t))
-	if err := s.store.Delete(t.Context(), s.key); err != nil {
+	srv := startSandbox(t, sandbox.Options{TokenSize: 2500})
+	e := &killEnv{spec: newStoreSpec(t, kind), key: tokenstore.GrantKey(srv.URL(), ""), sandbox: srv, proxy: newTokenProxy(t)}
+	e.store = e.spec.open()
+	t.Cleanup(func() { closeStore(e.store) })
+	e.signIn(t)
+	e.whole = len(e.spec.entries(t))
+	if err := e.store.Delete(t.Context(), e.key); err != nil {
 		t.Fatal(err)
 	}
-	s.empty = len(s.place.entries(t))
-	s.signIn(t)
-	return s
-}
-
-// closeStore ends the connections of a store that a process does not keep until its end.
-func closeStore(s tokenstore.Store) {
-	if s, ok := s.(*postgres.Store); ok {
-		s.Pool.Close()
-	}
+	e.empty = len(e.spec.entries(t))
+	e.signIn(t)
+	return e
 }
 
 // signIn saves a grant as a sign-in does, but that its access token has expired.
-func (s *scene) signIn(t *testing.T) {
+func (e *killEnv) signIn(t *testing.T) {
 	t.Helper()
-	tokens, err := s.sandbox.Issue("mia", sandbox.IssueOptions{Scopes: []string{"profile", "email"}})
+	tokens, err := e.sandbox.Issue("mia", sandbox.IssueOptions{Scopes: []string{"profile", "email"}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	now := time.Now().UTC().Round(0)
-	s.grant = &tokenstore.Grant{
-		Server: s.sandbox.URL(), SignIn: "sign-in", Issuer: s.sandbox.Issuer(), TokenEndpoint: s.door.URL,
+	e.grant = &tokenstore.Grant{
+		Server: e.sandbox.URL(), SignIn: "sign-in", Issuer: e.sandbox.Issuer(), TokenEndpoint: e.proxy.URL,
 		ClientID: tokens.ClientID, AuthMethod: "none", Resource: tokens.Resource, ScopesGranted: strings.Fields(tokens.Scope),
 		AccessToken: tokenstore.NewSecret(tokens.AccessToken), ObtainedAt: now.Add(-time.Hour), ExpiresAt: now.Add(-time.Minute),
 		RefreshToken: tokenstore.NewSecret(tokens.RefreshToken),
 	}
-	s.door.opens(tokens.TokenEndpoint)
-	if err := s.store.Update(t.Context(), s.key, func(ctx context.Context, l *tokenstore.Locked) error {
-		if _, err := l.Save(ctx, tokenstore.Record{Grant: s.grant}); err != nil {
+	e.proxy.front(tokens.TokenEndpoint)
+	if err := e.store.Update(t.Context(), e.key, func(ctx context.Context, l *tokenstore.Locked) error {
+		if _, err := l.Save(ctx, tokenstore.Record{Grant: e.grant}); err != nil {
 			return err
 		}
 		return l.SetMark(ctx, tokenstore.Mark{})
@@ -255,40 +251,41 @@ func (s *scene) signIn(t *testing.T) {
 	}
 }
 
-// run starts a process that uses the grant, and that dies at the point, if there is one.
-func (s *scene) run(t *testing.T, point string) (a *startAnswer, lived bool) {
+// run starts a child that uses the grant and dies at the point, unless that is "". lived is false if
+// the child has died.
+func (e *killEnv) run(t *testing.T, point string) (a *useResult, lived bool) {
 	t.Helper()
-	p := testenv.Spawn(t)
-	s.door.watch(p, point)
-	p.Send(order{Start: &startOrder{s.place, s.key, point}})
-	var answered answer
-	lived = p.Receive(&answered)
-	s.door.watch(nil, "")
-	_ = p.Stop()
-	return answered.Start, lived
+	child := testenv.Spawn(t)
+	e.proxy.watch(child, point)
+	child.Send(task{Use: &useTask{e.spec, e.key, point}})
+	var got result
+	lived = child.Receive(&got)
+	e.proxy.watch(nil, "")
+	_ = child.Stop()
+	return got.Use, lived
 }
 
-func (s *scene) mustDie(t *testing.T, point string) {
+func (e *killEnv) mustDie(t *testing.T, point string) {
 	t.Helper()
-	if _, lived := s.run(t, point); lived {
+	if _, lived := e.run(t, point); lived {
 		t.Fatalf("the process that was to die at %s lived", point)
 	}
 }
 
-// killAt kills processes at the point and has others go on after them.
-func (s *scene) killAt(t *testing.T, point string, times int) toll {
-	n := toll{points: 1}
+// killAt kills a process at the point, so many times, and has another one go on after each.
+func (e *killEnv) killAt(t *testing.T, point string, times int) killResult {
+	n := killResult{points: 1}
 	for range times {
-		saved := s.kill(t, point, &n)
+		saved := e.kill(t, point, &n)
 		if !saved {
-			s.signIn(t)
+			e.signIn(t)
 		}
-		if extra := len(s.place.entries(t)) - s.whole; extra != 0 {
+		if extra := len(e.spec.entries(t)) - e.whole; extra != 0 {
 			t.Errorf("kill %d: after the next save there are %d entries more than before", n.kills, extra)
 			n.unreachable += extra
 		}
 		if saved {
-			s.signIn(t)
+			e.signIn(t)
 		}
 	}
 	if n.answerLost < times && (point == "refresh.answered#1" || point == carriedOut) {
@@ -296,26 +293,27 @@ func (s *scene) killAt(t *testing.T, point string, times int) toll {
 	}
 	t.Logf("%d kills: %d records intact, %d of them old and %d new; %d sessions survived, %d were lost because the answer was",
 		n.kills, n.old+n.new, n.old, n.new, n.survived, n.answerLost)
-	if err := s.store.Delete(t.Context(), s.key); err != nil {
+	if err := e.store.Delete(t.Context(), e.key); err != nil {
 		t.Error(err)
 	}
-	if left := s.place.entries(t); len(left) != s.empty {
+	if left := e.spec.entries(t); len(left) != e.empty {
 		t.Errorf("after a logout there is still %q", left)
 	}
 	return n
 }
 
-// kill kills one process and lets the next one go on, which may save a grant.
-func (s *scene) kill(t *testing.T, point string, n *toll) (saved bool) {
+// kill kills one process and checks what it left: a whole record, old or new, with which the next
+// process goes on. saved reports whether that one had to save a grant.
+func (e *killEnv) kill(t *testing.T, point string, n *killResult) (saved bool) {
 	t.Helper()
-	old := s.grant
-	s.mustDie(t, point)
+	old := e.grant
+	e.mustDie(t, point)
 	n.kills++
-	requests, issued := s.door.seen()
+	requests, issued := e.proxy.seen()
 
-	fresh := s.place.open()
+	fresh := e.spec.open()
 	defer closeStore(fresh)
-	rec, err := fresh.Get(t.Context(), s.key)
+	rec, err := fresh.Get(t.Context(), e.key)
 	renewed := false
 	switch {
 	case err != nil:
@@ -329,16 +327,17 @@ func (s *scene) kill(t *testing.T, point string, n *toll) (saved bool) {
 		t.Errorf("kill %d: stored is neither the old nor the new grant", n.kills)
 	}
 
-	var next *startAnswer
+	var next *useResult
 	if n.kills == 1 { // in a process of its own, as it would be
-		if next, _ = s.run(t, ""); next == nil {
+		if next, _ = e.run(t, ""); next == nil {
 			t.Fatal("the next process died")
 		}
 	} else {
-		next = useGrant(fresh, s.key)
+		next = useGrant(fresh, e.key)
 	}
-	tries, _ := s.door.seen()
+	tries, _ := e.proxy.seen()
 	tries -= requests
+	// The server has spent the old refresh token, and nobody has the new one.
 	switch lost := issued != nil && !renewed; {
 	case lost && next.Lost:
 		n.answerLost++
@@ -346,7 +345,7 @@ func (s *scene) kill(t *testing.T, point string, n *toll) (saved bool) {
 		t.Errorf("kill %d: the answer was lost, and the next process says %q", n.kills, next.Err)
 	case next.Err != "":
 		t.Errorf("kill %d: the next process has no token: %s", n.kills, next.Err)
-	case !s.accepts(t, next.Token):
+	case !e.accepts(t, next.Token):
 		t.Errorf("kill %d: the next process has a token that the server refuses", n.kills)
 	default:
 		n.survived++
@@ -361,43 +360,44 @@ func (s *scene) kill(t *testing.T, point string, n *toll) (saved bool) {
 	return tries > 0
 }
 
-// killAgain kills a process that waits for an answer, and at the point the next one.
-func (s *scene) killAgain(t *testing.T, point string) {
+// killAgain kills one process that waits for an answer, and then another one at the point.
+func (e *killEnv) killAgain(t *testing.T, point string) {
 	t.Helper()
-	s.mustDie(t, carriedOut)
-	s.mustDie(t, point)
-	requests, _ := s.door.seen()
+	e.mustDie(t, carriedOut)
+	e.mustDie(t, point)
+	requests, _ := e.proxy.seen()
 
-	fresh := s.place.open()
+	fresh := e.spec.open()
 	defer closeStore(fresh)
-	rec, err := fresh.Get(t.Context(), s.key)
+	rec, err := fresh.Get(t.Context(), e.key)
 	if err != nil {
 		t.Fatalf("read the record: %v", err)
 	}
-	given := *s.grant // as it is kept when its refresh token is given up
-	given.RefreshToken = tokenstore.Secret{}
-	sendable := reflect.DeepEqual(rec.Grant, s.grant)
-	if !sendable && !reflect.DeepEqual(rec.Grant, &given) {
-		t.Error("stored is neither the grant nor what is left of it")
+	// The second process has given the refresh token up, or died before that. Then the third sends it.
+	givenUp := *e.grant
+	givenUp.RefreshToken = tokenstore.Secret{}
+	sendable := reflect.DeepEqual(rec.Grant, e.grant)
+	if !sendable && !reflect.DeepEqual(rec.Grant, &givenUp) {
+		t.Error("stored is neither the grant nor the grant without its refresh token")
 	}
-	a := useGrant(fresh, s.key)
-	tries, _ := s.door.seen()
+	a := useGrant(fresh, e.key)
+	tries, _ := e.proxy.seen()
 	tries -= requests
 	if !a.Login || a.Lost != sendable || (tries == 1) != sendable || tries > 1 {
 		t.Errorf("with a token to send (%v) the third process got %v by %d requests", sendable, a, tries)
 	}
 	if !sendable {
-		s.signIn(t)
+		e.signIn(t)
 	}
-	if extra := len(s.place.entries(t)) - s.whole; extra != 0 {
+	if extra := len(e.spec.entries(t)) - e.whole; extra != 0 {
 		t.Errorf("after the next save there are %d entries more than before", extra)
 	}
 }
 
 // accepts reports whether the API takes the token, whose session it looks at.
-func (s *scene) accepts(t *testing.T, token string) bool {
+func (e *killEnv) accepts(t *testing.T, token string) bool {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.sandbox.APIURL()+"/api/v1/projects", nil)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, e.sandbox.APIURL()+"/api/v1/projects", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -411,27 +411,27 @@ func (s *scene) accepts(t *testing.T, token string) bool {
 	return resp.StatusCode == http.StatusOK
 }
 
-// A door is the token endpoint as the processes know it. It passes requests on, knows what was
-// issued, and kills who waits there for an answer.
-type door struct {
+// A tokenProxy stands before the token endpoint, and its URL is the stored one. It passes requests
+// on, remembers what was issued, and kills the child that waits for an answer, if told to.
+type tokenProxy struct {
 	*httptest.Server
 
 	mu       sync.Mutex
-	endpoint string // behind it
+	endpoint string // the sandbox'e
 	requests int
 	issued   *issued // by the last request, nil if it was refused
-	victim   *testenv.Process
-	point    string
+	victim   *testenv.Child
+	point    string // where the victim dies
 }
 
-// issued is what is compared of an answer (RFC 6749 §5.1).
+// issued are the tokens of an answer (RFC 6749 §5.1).
 type issued struct {
 	AccessToken  string `json:"access_token"`
 	RefreshToken string `json:"refresh_token"`
 }
 
-// renews returns what is stored when the answer to a refresh of g has been saved. When it came is
-// taken from the record.
+// renews returns the grant that is stored after a refresh of g whose answer was saved. Its times are
+// those of rec, since only the child knows when the answer came.
 func (i *issued) renews(g, rec *tokenstore.Grant) *tokenstore.Grant {
 	n := *g
 	n.AccessToken, n.RefreshToken = tokenstore.NewSecret(i.AccessToken), tokenstore.NewSecret(i.RefreshToken)
@@ -439,62 +439,63 @@ func (i *issued) renews(g, rec *tokenstore.Grant) *tokenstore.Grant {
 	return &n
 }
 
-func newDoor(t *testing.T) *door {
-	d := &door{}
+func newTokenProxy(t *testing.T) *tokenProxy {
+	d := &tokenProxy{}
 	d.Server = httptest.NewServer(d)
 	t.Cleanup(d.Server.Close)
 	return d
 }
 
-func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.requests++
-	d.issued = nil
+func (p *tokenProxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.requests++
+	p.issued = nil
 	_ = r.ParseForm()
-	d.killIf(notCarriedOut)
-	resp, err := http.PostForm(d.endpoint, r.PostForm)
+	p.killIf(notCarriedOut)
+	resp, err := http.PostForm(p.endpoint, r.PostForm)
 	if err != nil {
 		panic(http.ErrAbortHandler)
 	}
 	body, _ := io.ReadAll(resp.Body)
 	_ = resp.Body.Close()
 	if resp.StatusCode == http.StatusOK {
-		d.issued = new(issued)
-		_ = json.Unmarshal(body, d.issued)
+		p.issued = new(issued)
+		_ = json.Unmarshal(body, p.issued)
 	}
-	d.killIf(carriedOut)
+	p.killIf(carriedOut)
 	w.Header().Set("Content-Type", resp.Header.Get("Content-Type"))
 	w.WriteHeader(resp.StatusCode)
 	_, _ = w.Write(body)
 }
 
-// killIf kills the process that is to die at the point. It is dead before its connection is closed.
-func (d *door) killIf(point string) {
-	if d.victim != nil && d.point == point {
-		_ = d.victim.Process.Kill()
-		_ = d.victim.Wait()
+// killIf kills the victim if it dies at this point. It is dead before its connection is closed, so it
+// sees no end of its request.
+func (p *tokenProxy) killIf(point string) {
+	if p.victim != nil && p.point == point {
+		_ = p.victim.Process.Kill()
+		_ = p.victim.Wait()
 		panic(http.ErrAbortHandler)
 	}
 }
 
-// opens sets what is behind the door, and forgets what has passed it.
-func (d *door) opens(endpoint string) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.endpoint, d.requests, d.issued = endpoint, 0, nil
+// front puts the proxy before an endpoint, and forgets what it has seen.
+func (p *tokenProxy) front(endpoint string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.endpoint, p.requests, p.issued = endpoint, 0, nil
 }
 
-// watch names who is to die where. It waits for a request under way.
-func (d *door) watch(p *testenv.Process, point string) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.victim, d.point = p, point
+// watch sets the child to kill, and the point. It waits for a request under way.
+func (p *tokenProxy) watch(child *testenv.Child, point string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.victim, p.point = child, point
 }
 
-// seen returns the requests since the last sign-in, and what the last of them brought.
-func (d *door) seen() (requests int, issued *issued) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.requests, d.issued
+// seen returns how many requests came since the last sign-in, and the tokens that the last one brought.
+func (p *tokenProxy) seen() (requests int, issued *issued) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.requests, p.issued
 }

@@ -24,11 +24,10 @@ var (
 	endpoints = []time.Duration{0, 200 * time.Millisecond, slow}
 )
 
-// slow is how long the token endpoint takes for an answer that is longer in
-// coming than the shortest life.
+// slow is how long the token endpoint takes for an answer, if that is longer than the shortest life.
 const slow = 5 * time.Second
 
-var roundsFlag = flag.Int("rounds", 0, "how often each cell is repeated; 0: once, in the long mode 100 times")
+var roundsFlag = flag.Int("rounds", 0, "how often each case is repeated; 0: once, in the long mode 100 times")
 
 func rounds() int {
 	switch {
@@ -40,11 +39,10 @@ func rounds() int {
 	return 1
 }
 
-// eachCell runs the test for each store, token endpoint and life of a token, or
-// in the short mode for those that brief lets through. At the slow endpoint the
-// lives pass beside each other.
-func eachCell(t *testing.T, brief func(kind string, endpoint, life time.Duration) bool,
-	test func(t *testing.T, p place, endpoint, life time.Duration),
+// eachCase runs the test for each store, token endpoint and life of a token. In the short mode it
+// leaves out those for which brief returns false. At the slow endpoint the cases run in parallel.
+func eachCase(t *testing.T, brief func(kind string, endpoint, life time.Duration) bool,
+	test func(t *testing.T, p storeSpec, endpoint, life time.Duration),
 ) {
 	for _, kind := range []string{"keychain", "file", "postgres"} {
 		t.Run(kind, func(t *testing.T) {
@@ -61,7 +59,7 @@ func eachCell(t *testing.T, brief func(kind string, endpoint, life time.Duration
 							if endpoint == slow {
 								t.Parallel()
 							}
-							test(t, newPlace(t, kind), endpoint, life)
+							test(t, newStoreSpec(t, kind), endpoint, life)
 						})
 					}
 				})
@@ -81,9 +79,9 @@ func answers(endpoint time.Duration) string {
 // seconds is a life in seconds, as expires_in has it.
 func seconds(life time.Duration) string { return fmt.Sprintf("%gs", life.Seconds()) }
 
-// Eight processes with 64 goroutines each call at the moment at which their
-// token has expired. Whatever the store, each token is renewed by one request,
-// in the last quarter of its life or afterwards, and no call fails.
+// Eight processes with 64 goroutines each call when their token has just expired. With every
+// store each token is renewed by one request, in the last quarter of its life or afterwards, and no
+// call fails.
 func TestOneRefresh(t *testing.T) {
 	brief := func(kind string, endpoint, life time.Duration) bool {
 		switch endpoint {
@@ -94,29 +92,29 @@ func TestOneRefresh(t *testing.T) {
 		}
 		return kind == "file" && life == lives[2]
 	}
-	eachCell(t, brief, func(t *testing.T, p place, endpoint, life time.Duration) {
+	eachCase(t, brief, func(t *testing.T, p storeSpec, endpoint, life time.Duration) {
 		if endpoint > life {
 			deadOnArrival(t, p, endpoint, life)
 			return
 		}
-		srv := start(t, sandbox.Options{AccessTTL: life, AutoApprove: true})
+		srv := startSandbox(t, sandbox.Options{AccessTTL: life, AutoApprove: true})
 		store := p.open()
 		sent := []time.Time{seed(t, store, srv, 0)}
 		all := spawn(t, processes)
-		total := all.do(t, turn{Join: &join{Place: p, Server: srv.URL()}})
+		total := all.do(t, callTask{Connect: &connectTask{Store: p, Server: srv.URL()}})
 		srv.Fail(sandbox.StepRefresh, sandbox.Fault{Delay: endpoint})
 		n := rounds()
 		for round := range n {
 			settle(t, store, srv)
 			srv.Advance(life)
-			total.add(all.do(t, turn{Advance: life}))
-			got := all.do(t, turn{Callers: goroutines})
+			total.add(all.do(t, callTask{Advance: life}))
+			got := all.do(t, callTask{Callers: goroutines})
 			if got.Called != processes*goroutines || srv.Counts().Grants != 1 {
 				t.Fatalf("round %d: %v; %d sessions are left", round, got, srv.Counts().Grants)
 			}
 			total.add(got)
 		}
-		total.add(all.do(t, turn{Leave: true}))
+		total.add(all.do(t, callTask{Leave: true}))
 		sent = append(sent, total.Sent...)
 		requests := len(sent) - 1
 		if got := srv.Counts().Requests[sandbox.StepRefresh]; got != requests || requests < n {
@@ -132,9 +130,8 @@ func TestOneRefresh(t *testing.T) {
 
 var callers = fmt.Sprintf("%d × %d", processes, goroutines)
 
-// wantSpentOnce checks that each token was renewed so long after the request
-// that brought it, at the earliest. A server with reuse detection sees to it
-// that none is renewed twice later than that.
+// wantSpentOnce checks that no token was renewed sooner than that after the request that brought it. A
+// second refresh later than that needs no check: the server would have ended the session.
 func wantSpentOnce(t *testing.T, sent []time.Time, least time.Duration) {
 	t.Helper()
 	for i := range sent[1:] {
@@ -144,7 +141,7 @@ func wantSpentOnce(t *testing.T, sent []time.Time, least time.Duration) {
 	}
 }
 
-func wantNoSignIn(t *testing.T, got tally, srv *sandbox.Server) {
+func wantNoSignIn(t *testing.T, got callResult, srv *sandbox.Server) {
 	t.Helper()
 	requests := srv.Counts().Requests
 	if n := requests[sandbox.StepAuthorize] + requests[sandbox.StepExchange] + requests[sandbox.StepRegister]; n != 0 || got.Browsers != 0 {
@@ -155,8 +152,8 @@ func wantNoSignIn(t *testing.T, got tally, srv *sandbox.Server) {
 	}
 }
 
-// settle waits for a refresh that the end of a round has started in the
-// background, so that no clock moves under it.
+// settle waits for a refresh that the last call of a round may have started in the background, so that
+// the clock does not move during it.
 func settle(t *testing.T, store tokenstore.Store, srv *sandbox.Server) {
 	t.Helper()
 	rec, err := store.Get(t.Context(), key(srv))
@@ -172,16 +169,15 @@ func settle(t *testing.T, store tokenstore.Store, srv *sandbox.Server) {
 	}
 }
 
-// Tokens that take longer to come than they live: each call gets an error that
-// says so, and all together send no more than the back-off allows, which
-// begins when an answer has come and doubles, less a quarter, up to a minute.
-// When the endpoint is faster than that, calls go on.
-func deadOnArrival(t *testing.T, p place, endpoint, life time.Duration) {
-	srv := start(t, sandbox.Options{AccessTTL: life, AutoApprove: true})
+// Tokens take longer to come than they live. Each call gets an error that says so, and all processes
+// together send no more requests than the back-off allows. It begins when an answer has come and
+// doubles, less a quarter, up to a minute. Calls go on when the endpoint is faster.
+func deadOnArrival(t *testing.T, p storeSpec, endpoint, life time.Duration) {
+	srv := startSandbox(t, sandbox.Options{AccessTTL: life, AutoApprove: true})
 	store := p.open()
 	seed(t, store, srv, 0)
 	all := spawn(t, processes)
-	total := all.do(t, turn{Join: &join{Place: p, Server: srv.URL()}})
+	total := all.do(t, callTask{Connect: &connectTask{Store: p, Server: srv.URL()}})
 	settle(t, store, srv)
 	before := srv.Counts().Requests[sandbox.StepRefresh]
 	mend := srv.Fail(sandbox.StepRefresh, sandbox.Fault{Delay: endpoint})
@@ -189,12 +185,12 @@ func deadOnArrival(t *testing.T, p place, endpoint, life time.Duration) {
 	const each = 2 // the second call comes when the first has failed
 	advance := func(d time.Duration) {
 		srv.Advance(d)
-		total.add(all.do(t, turn{Advance: d}))
+		total.add(all.do(t, callTask{Advance: d}))
 	}
 	advance(life)
 	var sent []time.Time
 	for round := range n {
-		got := all.do(t, turn{Callers: goroutines, Each: each})
+		got := all.do(t, callTask{Callers: goroutines, Each: each})
 		if got.Dead != processes*goroutines*each || len(got.Sent) == 0 || srv.Counts().Grants != 1 {
 			t.Fatalf("round %d: %v; %d sessions are left", round, got, srv.Counts().Grants)
 		}
@@ -212,7 +208,7 @@ func deadOnArrival(t *testing.T, p place, endpoint, life time.Duration) {
 		t.Errorf("%d token requests were begun and %d arrived", len(sent), got)
 	}
 	mend()
-	got := all.do(t, turn{Callers: goroutines, Leave: true})
+	got := all.do(t, callTask{Callers: goroutines, Leave: true})
 	if got.Called != processes*goroutines || srv.Counts().Grants != 1 {
 		t.Errorf("at last: %v; %d sessions are left", got, srv.Counts().Grants)
 	}
@@ -222,8 +218,8 @@ func deadOnArrival(t *testing.T, p place, endpoint, life time.Duration) {
 		"token requests", len(sent), "sign-ins", total.Browsers, "calls afterwards", got.Called)
 }
 
-// Calls go on for some lives of a token, by a clock that nobody moves. Whoever
-// sees its last quarter begin renews it, and the others do not.
+// Calls go on for some lives of a token, by a clock that nobody moves. The first process that sees the
+// last quarter of a life begin renews the token, and the others do not.
 func TestOneRefreshWhileCallsGoOn(t *testing.T) {
 	for _, kind := range []string{"keychain", "file", "postgres"} {
 		if kind != "file" && !long && *roundsFlag == 0 {
@@ -231,15 +227,15 @@ func TestOneRefreshWhileCallsGoOn(t *testing.T) {
 		}
 		t.Run(kind, func(t *testing.T) {
 			const life, callers = 3 * time.Second, 2
-			p := newPlace(t, kind)
-			srv := start(t, sandbox.Options{AccessTTL: life, AutoApprove: true})
+			p := newStoreSpec(t, kind)
+			srv := startSandbox(t, sandbox.Options{AccessTTL: life, AutoApprove: true})
 			srv.Fail(sandbox.StepRefresh, sandbox.Fault{Delay: 200 * time.Millisecond})
 			sent := []time.Time{seed(t, p.open(), srv, 0)}
 			all := spawn(t, processes)
-			total := all.do(t, turn{Join: &join{Place: p, Server: srv.URL()}})
+			total := all.do(t, callTask{Connect: &connectTask{Store: p, Server: srv.URL()}})
 			n := rounds()
-			total.add(all.do(t, turn{Callers: callers, For: life*time.Duration(n) + life/2}))
-			total.add(all.do(t, turn{Leave: true}))
+			total.add(all.do(t, callTask{Callers: callers, For: life*time.Duration(n) + life/2}))
+			total.add(all.do(t, callTask{Leave: true}))
 			sent = append(sent, total.Sent...)
 			requests, early := len(sent)-1, 0
 			for i := range requests {
@@ -264,14 +260,14 @@ func TestOneRefreshWhileCallsGoOn(t *testing.T) {
 	}
 }
 
-// The same with processes that are started when the token has expired.
+// TestOneRefreshFromColdStart is TestOneRefresh with processes that start when the token has expired.
 func TestOneRefreshFromColdStart(t *testing.T) {
 	brief := func(_ string, endpoint, life time.Duration) bool { return endpoint == endpoints[1] && life == lives[1] }
-	eachCell(t, brief, func(t *testing.T, p place, endpoint, life time.Duration) {
-		srv := start(t, sandbox.Options{AccessTTL: life, AutoApprove: true})
+	eachCase(t, brief, func(t *testing.T, p storeSpec, endpoint, life time.Duration) {
+		srv := startSandbox(t, sandbox.Options{AccessTTL: life, AutoApprove: true})
 		srv.Fail(sandbox.StepRefresh, sandbox.Fault{Delay: endpoint})
 		store := p.open()
-		var total tally
+		var total callResult
 		n := rounds()
 		for round := range n {
 			if err := srv.EndSession("mia"); err != nil {
@@ -279,7 +275,7 @@ func TestOneRefreshFromColdStart(t *testing.T) {
 			}
 			seed(t, store, srv, life)
 			all := spawn(t, processes)
-			got := all.do(t, turn{Join: &join{Place: p, Server: srv.URL()}, Callers: goroutines, Leave: true})
+			got := all.do(t, callTask{Connect: &connectTask{Store: p, Server: srv.URL()}, Callers: goroutines, Leave: true})
 			for _, p := range all {
 				_ = p.Stop()
 			}
@@ -303,9 +299,9 @@ func TestOneRefreshFromColdStart(t *testing.T) {
 	})
 }
 
-// One process is stopped while it holds the lock. The others wait no longer
-// than they want to, and say for whom; calls go on when the one goes on or dies,
-// and with a database when that takes the lock away from who keeps it in silence.
+// One process is stopped while it holds the lock. The others wait no longer than their own lock
+// timeout, and their errors name the holder. Calls go on when the holder goes on or dies, or when the
+// database takes the lock away from a holder that says nothing.
 func TestStoppedWhileHoldingTheLock(t *testing.T) {
 	testenv.Need(t, "a platform that can stop a process", canStop, "this one cannot")
 	for _, kind := range []string{"keychain", "file", "postgres"} {
@@ -314,42 +310,42 @@ func TestStoppedWhileHoldingTheLock(t *testing.T) {
 				if end == "is cut off" && kind != "postgres" {
 					continue // a file's lock lasts as long as its holder
 				}
-				t.Run(end, func(t *testing.T) { stoppedHolder(t, newPlace(t, kind), end) })
+				t.Run(end, func(t *testing.T) { stoppedHolder(t, newStoreSpec(t, kind), end) })
 			}
 		})
 	}
 }
 
-func stoppedHolder(t *testing.T, p place, end string) {
+func stoppedHolder(t *testing.T, p storeSpec, end string) {
 	const callers, patience = goroutines, 500 * time.Millisecond
-	const late = patience + 2*time.Second // to say who holds it, on a busy computer
-	var total tally
+	const late = patience + 2*time.Second // for an error that names the holder, on a busy machine
+	var total callResult
 	var longest time.Duration // that somebody waited for the lock
 	n := rounds()
 	for range n {
-		srv := start(t, sandbox.Options{AutoApprove: true})
+		srv := startSandbox(t, sandbox.Options{AutoApprove: true})
 		store := p.open()
 		seed(t, store, srv, 0)
 		all := spawn(t, processes)
 		holder, others := all[:1], all[1:]
 
-		j := join{Place: p, Server: srv.URL(), StopAt: "refresh.marked"}
+		j := connectTask{Store: p, Server: srv.URL(), StopAt: "refresh.marked"}
 		if end == "is cut off" {
-			j.Place.IdleTimeout, j.RequestTimeout = 3*time.Second, 2*time.Second
+			j.Store.IdleTimeout, j.RequestTimeout = 3*time.Second, 2*time.Second
 		}
-		holder.do(t, turn{Join: &j})
-		j = join{Place: p, Server: srv.URL()}
-		j.Place.LockTimeout = patience
-		others.do(t, turn{Join: &j})
-		advance := func(c crew, d time.Duration) {
+		holder.do(t, callTask{Connect: &j})
+		j = connectTask{Store: p, Server: srv.URL()}
+		j.Store.LockTimeout = patience
+		others.do(t, callTask{Connect: &j})
+		advance := func(c children, d time.Duration) {
 			srv.Advance(d)
-			c.do(t, turn{Advance: d})
+			c.do(t, callTask{Advance: d})
 		}
 		advance(all, time.Hour)
-		holder.send(turn{Callers: callers})
-		eventually(t, "it has the lock", func() bool { return isStopped(holder[0].Process.Pid) })
+		holder.send(callTask{Callers: callers})
+		testenv.Eventually(t, "it has the lock", func() bool { return isStopped(holder[0].Process.Pid) })
 
-		got := others.do(t, turn{Callers: callers})
+		got := others.do(t, callTask{Callers: callers})
 		if got.Locked != len(others)*callers || srv.Counts().Requests[sandbox.StepRefresh] != 0 {
 			t.Errorf("while it is stopped: %v", got)
 		}
@@ -379,9 +375,9 @@ func stoppedHolder(t *testing.T, p place, end string) {
 			}
 		}
 		advance(others, 2*time.Second) // the back-off
-		// One goes ahead: here the others are not to wait for one that is at work.
-		total.add(others[:1].do(t, turn{Callers: 1}))
-		got = others.do(t, turn{Callers: callers})
+		// One process refreshes first, or the others would wait for it and count as locked out.
+		total.add(others[:1].do(t, callTask{Callers: 1}))
+		got = others.do(t, callTask{Callers: callers})
 		if got.Called != len(others)*callers {
 			t.Errorf("afterwards: %v", got)
 		}
@@ -390,7 +386,7 @@ func stoppedHolder(t *testing.T, p place, end string) {
 			resume(holder[0].Process)
 			holder.receive(t) // it may have failed
 			advance(holder, 2*time.Second)
-			if got := holder.do(t, turn{Callers: callers}); got.Called != callers {
+			if got := holder.do(t, callTask{Callers: callers}); got.Called != callers {
 				t.Errorf("the one that was cut off %v", got)
 			}
 		}
@@ -407,13 +403,4 @@ func stoppedHolder(t *testing.T, p place, end string) {
 	testenv.Count(t, "stopped holder", "store", p.Kind, "the holder", end, "callers", fmt.Sprintf("%d × %d", processes, callers),
 		"rounds", n, "lock timeout", patience, "calls that named the holder", total.Locked,
 		"longest of them", longest.Round(10*time.Millisecond), "calls afterwards", total.Called, "failed", len(total.Failed), "sign-ins", total.Browsers)
-}
-
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("%s: not within 30 seconds", what)
-		}
-	}
 }

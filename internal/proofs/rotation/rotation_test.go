@@ -1,12 +1,17 @@
-// Package rotation proves that a session is never lost: many processes and
-// goroutines that share an account whose refresh token is spent once, and
-// processes that are killed while they spend it. It does so with each of the
-// stores that persist, against the sandbox, which ends the session of who spends
-// a token twice; it counts, and prints its counts. What faults of servers and
-// networks do is proved elsewhere.
+// Package rotation proves that a session is never lost. Many processes and
+// goroutines share an account whose refresh token is spent once, processes are
+// killed while they spend it, and the tokens of many users expire at one time.
+// Each store that persists is used, against the sandbox, which ends a session
+// whose refresh token comes twice. The tests count what they see and print the
+// counts. Faults of servers and networks are those of package faults.
+//
+// A child is this test binary, started once more. Each child is a whole program
+// with a client of its own. The tests give all children a task at one moment
+// and add up their results.
 package rotation
 
 import (
+	"cmp"
 	"context"
 	"os"
 	"strings"
@@ -25,94 +30,101 @@ import (
 
 var long = os.Getenv(testenv.Long) == "1"
 
-// An order is what a child is told to do: one of its members.
-type order struct {
-	Turn  *turn
-	Start *startOrder
+// A task is what a child does next: one of its members.
+type task struct {
+	Call *callTask
+	Use  *useTask
+	User *userTask
 }
 
-type answer struct {
-	Tally tally
-	Start *startAnswer
+// A result has the member that its task has.
+type result struct {
+	Call callResult
+	Use  *useResult
+	User userResult
 }
 
 func TestMain(m *testing.M) {
-	testenv.Serve(func(o order) (a answer) {
-		if o.Turn != nil {
-			a.Tally = o.Turn.take()
+	replica := new(replica)
+	testenv.Serve(func(todo task) (r result) {
+		switch {
+		case todo.Call != nil:
+			r.Call = todo.Call.run()
+		case todo.Use != nil:
+			r.Use = todo.Use.run()
+		case todo.User != nil:
+			r.User = replica.run(*todo.User)
 		}
-		if o.Start != nil {
-			a.Start = o.Start.follow()
-		}
-		return a
+		return r
 	})
 	os.Exit(m.Run())
 }
 
-// A place is where a store keeps what it keeps, in words for another process.
-type place struct {
-	Kind string // keychain, file, postgres
-	Dir  string // of the files, or of the keychain's locks
-	Key  string // seals files or rows
-	DSN  string
+// A storeSpec says how to open a store, so that a child can open the test's.
+type storeSpec struct {
+	Kind  string // keychain, file, postgres
+	Dir   string // of the files, or of the keychain's locks
+	Key   string // seals files or rows
+	DSN   string
+	Conns int32 // of a pool; 0: 4
 
 	LockTimeout, IdleTimeout time.Duration // of the store; 0: its own
 }
 
-// eachPlace runs the test once for each kind of store that persists, on a place of its own.
-func eachPlace(t *testing.T, test func(*testing.T, place)) {
+// eachStore runs the test once for each kind of store that persists, with one of its own.
+func eachStore(t *testing.T, test func(*testing.T, storeSpec)) {
 	for _, kind := range []string{"keychain", "file", "postgres"} {
-		t.Run(kind, func(t *testing.T) { test(t, newPlace(t, kind)) })
+		t.Run(kind, func(t *testing.T) { test(t, newStoreSpec(t, kind)) })
 	}
 }
 
-func newPlace(t testing.TB, kind string) place {
+func newStoreSpec(t testing.TB, kind string) storeSpec {
 	t.Helper()
-	p := place{Kind: kind, Dir: t.TempDir()}
+	s := storeSpec{Kind: kind, Dir: t.TempDir()}
 	switch kind {
 	case "keychain":
 		testenv.SecretService(t)
-		t.Cleanup(func() { p.clear(t) })
+		t.Cleanup(func() { s.clear(t) })
 	case "file":
 		id, err := age.GenerateX25519Identity()
 		if err != nil {
 			t.Fatal(err)
 		}
-		p.Key = id.String()
+		s.Key = id.String()
 	case "postgres":
-		p.DSN, p.Key = testenv.Postgres(t), strings.Repeat("k", postgres.KeySize)
-		pool := p.pool()
+		s.DSN, s.Key = testenv.Postgres(t), strings.Repeat("k", postgres.KeySize)
+		pool := s.pool()
 		defer pool.Close()
 		if err := postgres.Migrate(t.Context(), pool); err != nil {
 			t.Fatal(err)
 		}
 	}
-	return p
+	return s
 }
 
 // open opens the store. Its connections end with the process.
-func (p place) open() tokenstore.Store {
-	switch p.Kind {
+func (s storeSpec) open() tokenstore.Store {
+	switch s.Kind {
 	case "keychain":
-		return &tokenstore.Keychain{Service: p.service(), LockDir: p.Dir, LockTimeout: p.LockTimeout}
+		return &tokenstore.Keychain{Service: s.service(), LockDir: s.Dir, LockTimeout: s.LockTimeout}
 	case "file":
-		return &tokenstore.File{Dir: p.Dir, Identity: tokenstore.NewSecret(p.Key), LockTimeout: p.LockTimeout}
+		return &tokenstore.File{Dir: s.Dir, Identity: tokenstore.NewSecret(s.Key), LockTimeout: s.LockTimeout}
 	default:
 		return &postgres.Store{
-			Pool: p.pool(), Keys: []tokenstore.Secret{tokenstore.NewSecret(p.Key)},
-			LockTimeout: p.LockTimeout, IdleTimeout: p.IdleTimeout,
+			Pool: s.pool(), Keys: []tokenstore.Secret{tokenstore.NewSecret(s.Key)},
+			LockTimeout: s.LockTimeout, IdleTimeout: s.IdleTimeout,
 		}
 	}
 }
 
-func (p place) service() string { return "astravue-mcp test " + p.Dir }
+func (s storeSpec) service() string { return "astravue-mcp test " + s.Dir }
 
-func (p place) pool() *pgxpool.Pool {
-	config, err := pgxpool.ParseConfig(p.DSN)
+func (s storeSpec) pool() *pgxpool.Pool {
+	config, err := pgxpool.ParseConfig(s.DSN)
 	if err != nil {
 		panic(err)
 	}
-	config.MaxConns = 4
+	config.MaxConns = cmp.Or(s.Conns, 4)
 	pool, err := pgxpool.NewWithConfig(context.Background(), config)
 	if err != nil {
 		panic(err)
@@ -120,21 +132,21 @@ func (p place) pool() *pgxpool.Pool {
 	return pool
 }
 
-// entries lists the names of all that is kept, locks apart.
-func (p place) entries(t testing.TB) (names []string) {
+// entries lists the names of all entries of the store, without its locks.
+func (s storeSpec) entries(t testing.TB) (names []string) {
 	t.Helper()
-	switch p.Kind {
+	switch s.Kind {
 	case "keychain":
 		bus, err := dbus.ConnectSessionBus()
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer bus.Close()
-		for _, path := range testenv.SecretItems(t, bus, map[string]string{"service": p.service()}) {
+		for _, path := range testenv.SecretItems(t, bus, map[string]string{"service": s.service()}) {
 			names = append(names, string(path))
 		}
 	case "file":
-		files, err := os.ReadDir(p.Dir)
+		files, err := os.ReadDir(s.Dir)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -144,7 +156,7 @@ func (p place) entries(t testing.TB) (names []string) {
 			}
 		}
 	case "postgres":
-		pool := p.pool()
+		pool := s.pool()
 		defer pool.Close()
 		rows, err := pool.Query(t.Context(), `select encode(name, 'hex') || ' ' || entry from astravue_mcp_tokens`)
 		if err != nil {
@@ -162,10 +174,11 @@ func (p place) entries(t testing.TB) (names []string) {
 	return names
 }
 
-// clear empties a keychain, which is written anew at each save, all of it.
-func (p place) clear(t testing.TB) {
+// clear empties a keychain. gnome-keyring writes the whole keyring at each save, so what earlier
+// rounds left would make every save slower.
+func (s storeSpec) clear(t testing.TB) {
 	t.Helper()
-	if p.Kind != "keychain" {
+	if s.Kind != "keychain" {
 		return
 	}
 	bus, err := dbus.ConnectSessionBus()
@@ -173,7 +186,7 @@ func (p place) clear(t testing.TB) {
 		t.Fatal(err)
 	}
 	defer bus.Close()
-	for _, path := range p.entries(t) {
+	for _, path := range s.entries(t) {
 		var prompt dbus.ObjectPath
 		if err := bus.Object("org.freedesktop.secrets", dbus.ObjectPath(path)).
 			Call("org.freedesktop.Secret.Item.Delete", 0).Store(&prompt); err != nil {
@@ -182,14 +195,17 @@ func (p place) clear(t testing.TB) {
 	}
 }
 
-// start starts a sandbox that rotates and asks for each token whether its session still exists.
-func start(t testing.TB, o sandbox.Options) *sandbox.Server {
+// startSandbox starts a sandbox that asks for each token whether its session still exists. A session
+// that it has ended for a second use of a refresh token is then lost at the next call.
+func startSandbox(t testing.TB, o sandbox.Options) *sandbox.Server {
 	t.Helper()
 	o.CheckSession = true
-	srv, err := sandbox.Start(o)
-	if err != nil {
-		t.Fatal(err)
+	return testenv.Sandbox(t, o)
+}
+
+// closeStore ends the connections of a store that the process does not keep until its end.
+func closeStore(s tokenstore.Store) {
+	if s, ok := s.(*postgres.Store); ok {
+		s.Pool.Close()
 	}
-	t.Cleanup(func() { _ = srv.Close() })
-	return srv
 }

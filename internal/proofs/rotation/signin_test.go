@@ -11,14 +11,14 @@ import (
 // Eight processes have no session, and each may sign in: one browser is opened
 // for all, and then all can call.
 func TestManyProcessesOpenOneBrowser(t *testing.T) {
-	eachPlace(t, func(t *testing.T, p place) {
+	eachStore(t, func(t *testing.T, p storeSpec) {
 		const callers = 8
-		var total tally
+		var total callResult
 		n := rounds()
 		for round := range n {
-			srv := start(t, sandbox.Options{AutoApprove: true})
+			srv := startSandbox(t, sandbox.Options{AutoApprove: true})
 			all := spawn(t, processes)
-			got := all.do(t, turn{Join: &join{Place: p, Server: srv.URL()}, Callers: callers, Leave: true})
+			got := all.do(t, callTask{Connect: &connectTask{Store: p, Server: srv.URL()}, Callers: callers, Leave: true})
 			for _, p := range all {
 				_ = p.Stop()
 			}
