@@ -14,7 +14,8 @@ import (
 	"github.com/astravue/mcp-client-go/internal/text"
 )
 
-// mostRefusal bounds a refusal, in bytes.
+// mostRefusal bounds the body of a refusal, in bytes. It says in a few words what
+// is wrong.
 const mostRefusal = 1 << 20
 
 // rpcError returns the JSON-RPC error that is the body of resp, or nil. It
@@ -69,7 +70,7 @@ func (c *conn) answer(req *http.Request, asked call, resp *http.Response) (*http
 		oauthhttp.Drain(resp)
 		return nil, wrong(rpc)
 	case !asked.wanted:
-		return resp, nil
+		return resp, nil // the SDK does not read the answer to a notification
 	case mediaType == "text/event-stream":
 		resp.Body = (&stream{conn: c, req: req, asked: asked, from: resp}).body(resp.Body)
 		return resp, nil
@@ -77,6 +78,8 @@ func (c *conn) answer(req *http.Request, asked call, resp *http.Response) (*http
 		body, err := io.ReadAll(io.LimitReader(resp.Body, int64(c.maxAnswer)+1))
 		_ = resp.Body.Close()
 		if err != nil {
+			// The connection broke while the answer came: to the caller that is as
+			// if none had come.
 			return nil, wrong(fmt.Errorf("%w: read answer: %w", ErrNoAnswer, err))
 		}
 		if body, err = c.whole(resp, body, asked); err != nil {
@@ -118,7 +121,7 @@ func (c *conn) whole(resp *http.Response, body []byte, asked call) ([]byte, erro
 	}
 	c.hints.learn(asked, page)
 	if page == given && asked.id == asked.sdkID {
-		return body, nil
+		return body, nil // nothing has to be written anew
 	}
 	return jsonrpc.EncodeMessage(withID(page, asked.sdkID))
 }

@@ -159,6 +159,7 @@ func (f *feed) once(ctx context.Context) (verdict, error) {
 		if f.resuming || f.streamed != id {
 			return quiet, nil // of a session that never had a stream, 404 means what 405 does
 		}
+		// No call waits for the new session, so no browser is opened for it.
 		if f.conn.revive(ctx, id, call{}) != nil {
 			return failed, nil
 		}

@@ -48,7 +48,7 @@ func (s *mcpSession) tag(req *http.Request) (*http.Request, string) {
 		return req, ""
 	}
 	req = req.Clone(req.Context())
-	if s.live == "" {
+	if s.live == "" { // the server began the new session without an ID
 		req.Header.Del(sessionHeader)
 	} else {
 		req.Header.Set(sessionHeader, s.live)
@@ -88,6 +88,7 @@ func (s *mcpSession) keep(req *http.Request, method string) {
 		return
 	}
 	m := &keptMessage{req.Header.Clone(), data}
+	// Both are set when the message is sent again: neither will be the one it had.
 	m.header.Del(sessionHeader)
 	m.header.Del("Authorization")
 	s.mu.Lock()
@@ -125,7 +126,7 @@ func (c *conn) revive(ctx context.Context, stale string, asked call) error {
 	if live != stale {
 		return nil
 	}
-	if first == nil || second == nil {
+	if first == nil || second == nil { // forgotten during the handshake itself
 		return mcp.ErrSessionMissing
 	}
 	start := time.Now()

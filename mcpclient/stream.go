@@ -113,6 +113,7 @@ func (s *stream) instead(why error) io.ReadCloser {
 	if err == nil && isEvents(resp) {
 		return resp.Body
 	}
+	// The SDK reads events here, so an answer in JSON becomes one.
 	r := &jsonrpc.Response{}
 	if err == nil {
 		var body []byte
