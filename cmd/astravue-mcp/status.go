@@ -37,46 +37,53 @@ status is 3.`,
 	}
 }
 
+// printStatus prints a status. It returns errSignedOut if there is no session.
 func (a *app) printStatus(st *mcpclient.Status) error {
-	refresh := "unknown"
-	switch {
-	case st.RefreshForever:
-		refresh = "never"
-	case !st.RefreshExpiresAt.IsZero():
-		refresh = "at"
-	}
+	show := a.printStatusText
 	if a.output == "json" {
-		out := struct {
-			Server           string    `json:"server"`
-			Account          string    `json:"account"`
-			SignedIn         bool      `json:"signed_in"`
-			Issuer           string    `json:"issuer,omitempty"`
-			IssuerUnlisted   bool      `json:"issuer_unlisted"`
-			ClientID         string    `json:"client_id,omitempty"`
-			Resource         string    `json:"resource,omitempty"`
-			Scopes           []string  `json:"scopes,omitempty"`
-			ObtainedAt       time.Time `json:"obtained_at,omitzero"`
-			AccessExpiresAt  time.Time `json:"access_expires_at,omitzero"`
-			Refreshable      bool      `json:"refreshable"`
-			RefreshExpiresAt time.Time `json:"refresh_expires_at,omitzero"`
-			RefreshExpires   string    `json:"refresh_expires,omitempty"`
-		}{
-			Server: st.Server, Account: st.Account, SignedIn: st.SignedIn,
-			Issuer: st.Issuer, IssuerUnlisted: st.IssuerUnlisted, ClientID: st.ClientID, Resource: st.Resource, Scopes: st.ScopesGranted,
-			ObtainedAt: st.ObtainedAt, AccessExpiresAt: st.AccessExpiresAt,
-			Refreshable: st.Refreshable, RefreshExpiresAt: st.RefreshExpiresAt,
-		}
-		if st.Refreshable {
-			out.RefreshExpires = refresh
-		}
-		if err := a.printJSON(out); err != nil {
-			return err
-		}
-		if !st.SignedIn {
-			return errSignedOut
-		}
-		return nil
+		show = a.printStatusJSON
 	}
+	if err := show(st); err != nil || st.SignedIn {
+		return err
+	}
+	a.note("Sign in: %s", a.commandLine("login"))
+	return errSignedOut
+}
+
+func (a *app) printStatusJSON(st *mcpclient.Status) error {
+	out := struct {
+		Server           string    `json:"server"`
+		Account          string    `json:"account"`
+		SignedIn         bool      `json:"signed_in"`
+		Issuer           string    `json:"issuer,omitempty"`
+		IssuerUnlisted   bool      `json:"issuer_unlisted"`
+		ClientID         string    `json:"client_id,omitempty"`
+		Resource         string    `json:"resource,omitempty"`
+		Scopes           []string  `json:"scopes,omitempty"`
+		ObtainedAt       time.Time `json:"obtained_at,omitzero"`
+		AccessExpiresAt  time.Time `json:"access_expires_at,omitzero"`
+		Refreshable      bool      `json:"refreshable"`
+		RefreshExpiresAt time.Time `json:"refresh_expires_at,omitzero"`
+		RefreshExpires   string    `json:"refresh_expires,omitempty"`
+	}{
+		Server: st.Server, Account: st.Account, SignedIn: st.SignedIn,
+		Issuer: st.Issuer, IssuerUnlisted: st.IssuerUnlisted, ClientID: st.ClientID, Resource: st.Resource, Scopes: st.ScopesGranted,
+		ObtainedAt: st.ObtainedAt, AccessExpiresAt: st.AccessExpiresAt,
+		Refreshable: st.Refreshable, RefreshExpiresAt: st.RefreshExpiresAt,
+	}
+	switch {
+	case !st.Refreshable:
+	case st.RefreshForever:
+		out.RefreshExpires = "never"
+	case !st.RefreshExpiresAt.IsZero():
+		out.RefreshExpires = "at"
+	default:
+		out.RefreshExpires = "unknown"
+	}
+	return a.printJSON(out)
+}
+
+func (a *app) printStatusText(st *mcpclient.Status) error {
 	now := clock.Now()
 	t := a.stdout.table("")
 	row := t.field
@@ -86,11 +93,7 @@ func (a *app) printStatus(st *mcpclient.Status) error {
 	}
 	if !st.SignedIn {
 		row("Session", "none")
-		if err := t.print(); err != nil {
-			return err
-		}
-		a.note("Sign in: %s", a.commandLine("login"))
-		return errSignedOut
+		return t.print()
 	}
 	row("Signed in at", text.URL(st.Issuer))
 	if st.IssuerUnlisted {
@@ -109,9 +112,9 @@ func (a *app) printStatus(st *mcpclient.Status) error {
 	switch {
 	case !st.Refreshable:
 		row("Session", "ends with the access token")
-	case refresh == "never":
+	case st.RefreshForever:
 		row("Session", "does not expire by itself")
-	case refresh == "at":
+	case !st.RefreshExpiresAt.IsZero():
 		row("Session", "until "+day(st.RefreshExpiresAt, now)+" if not used")
 	default:
 		row("Session", "renewed as long as the server allows")
