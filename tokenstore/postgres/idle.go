@@ -30,7 +30,7 @@ func (s *Store) DeleteIdle(ctx context.Context, idle time.Duration) (deleted int
 	if idle <= 0 {
 		return 0, fmt.Errorf("postgres: DeleteIdle(%v) would delete what is in use", idle)
 	}
-	r, err := newRing(s.Keys)
+	keys, err := newSealingKeys(s.Keys)
 	if err != nil {
 		return 0, err
 	}
@@ -56,7 +56,7 @@ func (s *Store) DeleteIdle(ctx context.Context, idle time.Duration) (deleted int
 		}
 		for _, row := range rows {
 			after = row.Name
-			data, _, err := r.open(row.Name, tokenstore.EntryRecord, row.Sealed)
+			data, _, err := keys.open(row.Name, tokenstore.EntryRecord, row.Sealed)
 			var found tokenstore.Record
 			if err == nil {
 				found, err = tokenstore.DecodeRecord(data)
