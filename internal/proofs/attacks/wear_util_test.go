@@ -230,7 +230,7 @@ func wears(t *testing.T, method string, ask question, options *mcp.ClientOptions
 	s := newWearServer(t)
 	session := wearSession(t, s.url, options)
 	s.set(method, answer)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), slower*time.Minute)
 	defer cancel()
 	var err error
 	used, memory := cost(func() { err = ask(ctx, session) })
