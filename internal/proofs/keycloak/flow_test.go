@@ -231,8 +231,9 @@ func TestLibrary(t *testing.T) {
 			if st, err := r.Status(t.Context()); err != nil || st.Issuer != k.Issuer || !st.Refreshable || st.Resource != k.MCP.URL {
 				t.Errorf("status: %+v, %v", st, err)
 			}
-			// Keycloak counts whole seconds, and once more for expires_in, which may be one less.
-			if life := lifeOf(t, first.AccessToken); life != shortLife {
+			// Keycloak counts whole seconds, and reads its clock anew for iat, exp and expires_in: a second
+			// may end between two of them.
+			if life := lifeOf(t, first.AccessToken); life != shortLife && life != shortLife+time.Second {
 				t.Fatalf("the access token lives %s", life)
 			}
 			if life := first.ExpiresAt.Sub(first.ObtainedAt); life != said[0] {
@@ -420,7 +421,7 @@ func TestCommand(t *testing.T) {
 			before, _ := k.MCP.Tokens()
 			term.must(nil, "tools")
 			term.must(nil, "call", "whoami")
-			time.Sleep(shortLife + 500*time.Millisecond)
+			time.Sleep(shortLife + 1500*time.Millisecond) // see TestLibrary: it may live a second longer
 			term.must(nil, "call", "whoami")
 			if after, _ := k.MCP.Tokens(); after-before != 2 {
 				t.Errorf("%d tokens were used, want the first and a refreshed one", after-before)
