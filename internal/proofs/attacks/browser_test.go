@@ -81,7 +81,7 @@ var browserAttacks = append([]attack{
 			needOther(t)
 			s := sit(t, nil)
 			answer, cookie := s.spied()
-			r := asUser(t, otherUser, order{URL: answer.String(), Cookie: cookie, Way: "open"})()
+			r := asUser(t, otherUser, task{URL: answer.String(), Cookie: cookie, Way: "open"})()
 			return s.comes(strings.Join(r.Answers, ", "))
 		},
 	},
@@ -92,7 +92,7 @@ var browserAttacks = append([]attack{
 			needOther(t)
 			s := sit(t, nil)
 			s.spied()
-			r := asUser(t, otherUser, order{URL: s.page})()
+			r := asUser(t, otherUser, task{URL: s.page})()
 			return s.comes(strings.Join(r.Answers, ", "))
 		},
 	},
@@ -139,7 +139,7 @@ var browserAttacks = append([]attack{
 		id: "browser-proxy-first", who: neighbour, gains: asMia,
 		does: "goes to the start page before the browser by way of a proxy of root's, which hides who it is, and answers",
 		play: func(t *testing.T) (bool, string) {
-			return proxied(t, func(victim func(string) report, browser *http.Client, page string) string {
+			return proxied(t, func(victim func(string) result, browser *http.Client, page string) string {
 				answer := begun(t, browser, page)
 				answered := make(chan string, 1)
 				go func() { answered <- get(browser, answer) }() // is held back
@@ -153,7 +153,7 @@ var browserAttacks = append([]attack{
 		id: "browser-proxy-second", who: neighbour, gains: asMia,
 		does: "goes there after the browser by way of that proxy",
 		play: func(t *testing.T) (bool, string) {
-			return proxied(t, func(victim func(string) report, browser *http.Client, page string) string {
+			return proxied(t, func(victim func(string) result, browser *http.Client, page string) string {
 				victim("begin")
 				if _, err := testenv.Begin(t.Context(), browser, page); err == nil {
 					return "mia knows the authorization URL"
@@ -167,7 +167,7 @@ var browserAttacks = append([]attack{
 		does:   "goes there before the browser by way of that proxy, where the browser comes more than two seconds after the answer",
 		stands: "Somebody has to run a proxy to any port of this machine, for others, as root; what is owed to whom cannot be told from outside. The comment of `callback.Listener.Start` says so.",
 		play: func(t *testing.T) (bool, string) {
-			return proxied(t, func(victim func(string) report, browser *http.Client, page string) string {
+			return proxied(t, func(victim func(string) result, browser *http.Client, page string) string {
 				get(browser, begun(t, browser, page))
 				return victim("finish").Saw
 			})
@@ -196,7 +196,7 @@ func waysOfClosing() (list []attack) {
 				won := 0
 				statuses := map[string]bool{}
 				for range 5 { // a race may be won once
-					r := asUser(t, otherUser, order{URL: answer.String(), Way: way.name})()
+					r := asUser(t, otherUser, task{URL: answer.String(), Way: way.name})()
 					statuses[strings.Join(r.Answers, ", ")] = true
 					select {
 					case err := <-s.done:
@@ -220,7 +220,7 @@ func waysOfClosing() (list []attack) {
 			play: func(t *testing.T) (bool, string) {
 				needOther(t)
 				s := sit(t, nil)
-				r := asUser(t, otherUser, order{URL: s.page, Way: way.name})()
+				r := asUser(t, otherUser, task{URL: s.page, Way: way.name})()
 				seen := strings.Join(r.Answers, ", ")
 				if strings.HasPrefix(seen, "303") {
 					return true, seen
@@ -244,7 +244,7 @@ func watched(change func(*mcpclient.Client)) func(*testing.T) (bool, string) {
 // watch has the other user watch for address. The browser waits until that user is done.
 func watch(t *testing.T, s *sitting, address string) (bool, string) {
 	mark := "opener-" + rand.Text()
-	wait := asUser(t, otherUser, order{Watch: true, Mark: mark})
+	wait := asUser(t, otherUser, task{Watch: true, Mark: mark})
 	opener(t, mark, address)
 	r := wait()
 	if r.Saw != address || r.Error != "" {
@@ -255,15 +255,15 @@ func watch(t *testing.T, s *sitting, address string) (bool, string) {
 
 // proxied plays an attack with sockets of root's, as those of a proxy are, to a victim who is
 // not root. It returns who is signed in in the end.
-func proxied(t *testing.T, play func(victim func(do string) report, browser *http.Client, page string) string) (bool, string) {
+func proxied(t *testing.T, play func(victim func(do string) result, browser *http.Client, page string) string) (bool, string) {
 	needOther(t)
 	srv, err := sandboxForBrowsers()
 	if err != nil {
 		t.Fatal(err)
 	}
-	wait, tell := startUser(t, thirdUser, order{Victim: srv.URL()})
+	wait, tell := startUser(t, thirdUser, task{Victim: srv.URL()})
 	page := wait().Saw
-	who := play(func(do string) report {
+	who := play(func(do string) result {
 		if _, err := io.WriteString(tell, do+"\n"); err != nil {
 			t.Fatal(err)
 		}

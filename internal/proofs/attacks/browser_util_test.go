@@ -214,8 +214,8 @@ const (
 	thirdUser = 65533
 )
 
-// An order is what another user of this machine is to do.
-type order struct {
+// A task is what another user of this machine is to do.
+type task struct {
 	Watch  bool   // wait for a process that was given an address on loopback
 	Mark   string // of that process, so that it is not another test's
 	URL    string // or have it from here
@@ -226,22 +226,22 @@ type order struct {
 	Victim string // to be one, with the server at this address
 }
 
-// A report is what came of it.
-type report struct {
+// A result is what came of a task.
+type result struct {
 	Saw     string   // the address
 	Answers []string // statuses, in their order
 	Error   string
 }
 
-const orderVar = "ASTRAVUE_MCP_TEST_OTHER_USER"
+const taskVar = "ASTRAVUE_MCP_TEST_OTHER_USER"
 
 // TestOtherUser is the other user, in the process that asOther starts.
 func TestOtherUser(t *testing.T) {
-	var o order
-	if os.Getenv(orderVar) == "" {
+	var o task
+	if os.Getenv(taskVar) == "" {
 		return
 	}
-	if err := json.Unmarshal([]byte(os.Getenv(orderVar)), &o); err != nil {
+	if err := json.Unmarshal([]byte(os.Getenv(taskVar)), &o); err != nil {
 		t.Fatal(err)
 	}
 	if o.Victim != "" {
@@ -249,7 +249,7 @@ func TestOtherUser(t *testing.T) {
 		return
 	}
 	r := o.do()
-	if err := json.NewEncoder(os.NewFile(3, "report")).Encode(r); err != nil {
+	if err := json.NewEncoder(os.NewFile(3, "result")).Encode(r); err != nil {
 		t.Fatal(err)
 	}
 	if o.Bind != "" && r.Error == "" {
@@ -261,15 +261,15 @@ func needOther(t *testing.T) {
 	testenv.Need(t, "a second user", runtime.GOOS == "linux" && os.Geteuid() == 0, "only root on Linux can be somebody else")
 }
 
-// asUser starts this binary as another user. wait returns its report.
-func asUser(t *testing.T, uid uint32, o order) (wait func() report) {
+// asUser starts this binary as another user. wait returns its result.
+func asUser(t *testing.T, uid uint32, o task) (wait func() result) {
 	t.Helper()
 	wait, _ = startUser(t, uid, o)
 	return wait
 }
 
 // startUser is asUser for one that is told more.
-func startUser(t *testing.T, uid uint32, o order) (wait func() report, tell io.Writer) {
+func startUser(t *testing.T, uid uint32, o task) (wait func() result, tell io.Writer) {
 	t.Helper()
 	needOther(t)
 	text, err := json.Marshal(o)
@@ -281,7 +281,7 @@ func startUser(t *testing.T, uid uint32, o order) (wait func() report, tell io.W
 		t.Fatal(err)
 	}
 	cmd := exec.Command("/proc/self/exe", "-test.run=^TestOtherUser$")
-	cmd.Env = []string{orderVar + "=" + string(text), "GORACE=atexit_sleep_ms=0"}
+	cmd.Env = []string{taskVar + "=" + string(text), "GORACE=atexit_sleep_ms=0"}
 	cmd.Dir, cmd.Stderr, cmd.ExtraFiles = "/", os.Stderr, []*os.File{in}
 	as(cmd, uid)
 	stdin, err := cmd.StdinPipe()
@@ -298,10 +298,10 @@ func startUser(t *testing.T, uid uint32, o order) (wait func() report, tell io.W
 		_ = cmd.Wait()
 		_ = out.Close()
 	})
-	reports := json.NewDecoder(out)
-	return func() (r report) {
+	results := json.NewDecoder(out)
+	return func() (r result) {
 		t.Helper()
-		if err := reports.Decode(&r); err != nil {
+		if err := results.Decode(&r); err != nil {
 			t.Fatalf("the other user: %v", err)
 		}
 		return r
@@ -319,12 +319,12 @@ func beVictim(server string) {
 		OpenBrowser: func(_ context.Context, page string) error { pages <- page; return nil },
 	}
 	go func() { done <- c.Login(context.Background(), nil) }()
-	reports := json.NewEncoder(os.NewFile(3, "report"))
+	results := json.NewEncoder(os.NewFile(3, "result"))
 	address := <-pages
-	_ = reports.Encode(report{Saw: address})
-	for orders := bufio.NewScanner(os.Stdin); orders.Scan(); {
-		var r report
-		switch orders.Text() {
+	_ = results.Encode(result{Saw: address})
+	for tasks := bufio.NewScanner(os.Stdin); tasks.Scan(); {
+		var r result
+		switch tasks.Text() {
 		case "begin":
 			var err error
 			if address, err = testenv.Begin(context.Background(), browser, address); err != nil {
@@ -342,11 +342,11 @@ func beVictim(server string) {
 				r.Saw = subject(held.Grant.AccessToken.Reveal())
 			}
 		}
-		_ = reports.Encode(r)
+		_ = results.Encode(r)
 	}
 }
 
-func (o order) do() (r report) {
+func (o task) do() (r result) {
 	if o.Bind != "" {
 		var lc net.ListenConfig
 		lc.Control = shares
@@ -407,7 +407,7 @@ func (o order) do() (r report) {
 }
 
 // watch looks at every process's arguments, again and again, as ps does.
-func (o order) watch() string {
+func (o task) watch() string {
 	link := regexp.MustCompile(`http://[^\s\x00]+`)
 	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); {
 		processes, _ := os.ReadDir("/proc")

@@ -243,7 +243,7 @@ var callbackAttacks = slices.Concat(
 				s := sit(t, nil)
 				_, port, _ := net.SplitHostPort(s.host)
 				for _, host := range []string{"127.0.0.1", "0.0.0.0", "[::]"} {
-					if r := asUser(t, otherUser, order{Bind: host + ":" + port})(); r.Error == "" {
+					if r := asUser(t, otherUser, task{Bind: host + ":" + port})(); r.Error == "" {
 						return true, host + " is bound"
 					}
 				}
@@ -339,7 +339,7 @@ func squatted(id, host, does string) attack {
 			}
 			_, port, _ := net.SplitHostPort(ln.Addr().String())
 			_ = ln.Close()
-			if r := asUser(t, otherUser, order{Bind: host + ":" + port})(); r.Error != "" {
+			if r := asUser(t, otherUser, task{Bind: host + ":" + port})(); r.Error != "" {
 				t.Fatal(r.Error)
 			}
 			srv, err := sandboxForBrowsers()

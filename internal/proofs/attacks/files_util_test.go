@@ -34,18 +34,6 @@ const (
 	filesPhrase   = "passphrase-of-the-victim-0123456789"
 )
 
-var filesProgram = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "attacks")
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "astravue-mcp")
-	if out, err := exec.Command("go", "build", "-o", path, "../../../cmd/astravue-mcp").CombinedOutput(); err != nil {
-		return "", fmt.Errorf("%w: %s", err, out)
-	}
-	return path, os.Chmod(dir, 0o755)
-})
-
 // A filesVictim has a session, in a folder that a shell has to quote.
 type filesVictim struct {
 	t       *testing.T
@@ -58,7 +46,7 @@ type filesVictim struct {
 func newFilesVictim(t *testing.T) *filesVictim {
 	t.Helper()
 	testenv.Need(t, "Linux", runtime.GOOS == "linux", "users, modes and links are another system's elsewhere")
-	program, err := filesProgram()
+	program, err := command()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -253,7 +253,7 @@ func openedOrRun(t *testing.T, server string) (bool, string) {
 // openedByTheCommand runs the command itself.
 func openedByTheCommand(t *testing.T) (bool, string) {
 	shell := openedShells(t)[0][0]
-	command, err := openedCommand()
+	program, err := command()
 	testenv.Need(t, "the command", err == nil, "it cannot be built")
 	srv := openedServer(t)
 	srv.Fail(sandbox.StepServerMetadata, sandbox.Fault{Set: map[string]any{"authorization_endpoint": srv.AuthURL() + "/a`touch ran`/?x=$(touch ran)&y='\"|touch ran&touch&{touch,ran}&(touch ran)>ran"}})
@@ -275,7 +275,7 @@ func openedByTheCommand(t *testing.T) (bool, string) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, command, "login", "--server", srv.URL(), "--store", "file")
+	cmd := exec.CommandContext(ctx, program, "login", "--server", srv.URL(), "--store", "file")
 	cmd.Dir = dir
 	cmd.Env = []string{
 		"PATH=" + dir + string(os.PathListSeparator) + os.Getenv("PATH"), "HOME=" + dir, "XDG_CONFIG_HOME=" + filepath.Join(dir, "config"),

@@ -10,8 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -146,17 +144,3 @@ func openedOutcome(err error) string {
 	}
 	return "done"
 }
-
-// openedCommand is the command, built once.
-var openedCommand = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "astravue-mcp-attacks")
-	if err != nil {
-		return "", err
-	}
-	name := filepath.Join(dir, "astravue-mcp")
-	out, err := exec.Command("go", "build", "-o", name, "github.com/astravue/mcp-client-go/cmd/astravue-mcp").CombinedOutput()
-	if err != nil {
-		err = fmt.Errorf("%w: %s", err, strings.TrimSpace(string(out)))
-	}
-	return name, err
-})

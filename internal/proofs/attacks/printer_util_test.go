@@ -27,19 +27,6 @@ import (
 	"github.com/astravue/mcp-client-go/internal/text"
 )
 
-// command is the program, built beside the test, which is removed with it.
-var command = sync.OnceValues(func() (string, error) {
-	exe, err := os.Executable()
-	if err != nil {
-		return "", err
-	}
-	name := filepath.Join(filepath.Dir(exe), "astravue-mcp")
-	if out, err := exec.Command("go", "build", "-o", name, "github.com/astravue/mcp-client-go/cmd/astravue-mcp").CombinedOutput(); err != nil {
-		return "", fmt.Errorf("%w: %s", err, out)
-	}
-	return name, nil
-})
-
 // A rogue is an MCP server with an authorization server of its own. It is honest, but for what
 // it is told.
 type rogue struct {

@@ -13,44 +13,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/astravue/mcp-client-go/internal/testenv"
 	"github.com/astravue/mcp-client-go/sandbox"
 )
-
-// webBinary builds the web application once for all rows. Its folder goes when this process
-// goes, however that ends: then a pipe closes.
-var webBinary = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "attacks")
-	if err != nil {
-		return "", err
-	}
-	if runtime.GOOS != "windows" {
-		reaper := exec.Command("/bin/sh", "-c", `trap "" INT; read _; /bin/rm -rf "$0"`, dir)
-		if webReaper, err = reaper.StdinPipe(); err != nil {
-			return "", err
-		}
-		if err := reaper.Start(); err != nil {
-			return "", err
-		}
-	}
-	path := filepath.Join(dir, "webapp")
-	if runtime.GOOS == "windows" {
-		path += ".exe"
-	}
-	out, err := exec.Command("go", "build", "-o", path, "../../../examples/webapp").CombinedOutput()
-	if err != nil {
-		return "", &exec.Error{Name: string(out), Err: err}
-	}
-	return path, nil
-})
-
-var webReaper io.Closer // kept, or it would be closed when it is found unused
 
 // A webApp is the web application as a process, and the Astravue that it is a client of.
 type webApp struct {
@@ -68,7 +37,7 @@ func newWebApp(t *testing.T, env ...string) *webApp {
 	}
 	t.Cleanup(func() { _ = srv.Close() })
 	a := &webApp{t: t, srv: srv}
-	path, err := webBinary()
+	path, err := webapp()
 	if err != nil {
 		t.Fatal(err)
 	}
