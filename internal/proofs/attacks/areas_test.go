@@ -1,6 +1,6 @@
 package attacks
 
-// areas are the parts of the table, in its order. Each is in a file of its own.
+// areas are the parts of the table, in order. Each has a file of its own.
 var areas = []area{
 	{title: "The issuer", attacks: issuerAttacks, alone: true},
 	{title: "Clients and consent", attacks: clientsAttacks},

@@ -1,14 +1,14 @@
-// Package attacks plays attacks to the library, the command, the sandbox and the examples: what an
-// audit found and what it did not get through with, each with who attacks, what would be gained
-// and what was seen. The table is kept in results.md, written with
+// Package attacks attacks the library, the command, the sandbox and the examples. An audit found the
+// attacks; most failed. Each row of the table in results.md names the attacker, the gain and the
+// result. Write it with
 //
 //	go test ./internal/proofs/attacks -update
 //
-// An attack that succeeds fails the test, unless its row says why it cannot be helped and who is
-// told so; and a row that says so fails where the attack does not succeed.
+// An attack that succeeds fails the test, unless its row says why it cannot be prevented and where
+// its victims read about it. Such a row fails the test if the attack does not succeed.
 //
-// To add one, write an [attack] into the list of its area. It has to do what an attacker would:
-// real sockets, real processes, and for tokens an attacker who uses what it gets.
+// To add one, write an [attack] into the list of its area. Attack with real sockets and real
+// processes; an attacker who wants a token has to use the token.
 package attacks
 
 import (
@@ -25,29 +25,29 @@ const results = "results.md"
 
 // An attack is a row of the table.
 type attack struct {
-	id    string // as lower-case words with hyphens; it stays when the rest is written anew
-	who   string // attacks: "a hostile MCP server", "another user of this machine"
-	gains string // if it succeeds
-	does  string // what it does, in a sentence
+	id    string // lower-case words with hyphens; it never changes
+	who   string // the attacker: "a hostile MCP server", "another user of this machine"
+	gains string // by an attack that succeeds
+	does  string // in a sentence
 
-	// stands says why the attack succeeds all the same, and where its victims read so. "": it does
-	// not.
+	// stands says why the attack succeeds, and where its victims read about it. "" if the attack
+	// must fail.
 	stands string
 
-	// play attacks. It reports whether the attacker gained anything, and what was seen, which must
-	// be the same in each run. It fails the test only if the attack could not be made, and uses
-	// testenv.Need for what a machine may lack.
+	// play attacks. It reports whether the attacker gained anything, and the result in words that
+	// are equal in each run. It fails the test only if the attack could not be made. It calls
+	// testenv.Need for parts that a machine may lack.
 	play func(t *testing.T) (won bool, seen string)
 }
 
-// An area is a list of attacks under one heading, which are played one after another, beside those
-// of other areas.
+// An area is a list of attacks under one heading. They are played one after another; areas are
+// played in parallel.
 type area struct {
 	title   string
 	attacks []attack
 
-	// alone says that its attacks move the clock, set an environment or count what the process
-	// uses. They are played while no others are.
+	// alone is set if the attacks move the clock, set environment variables or measure the
+	// process. No other area is played meanwhile.
 	alone bool
 }
 
@@ -73,7 +73,7 @@ func TestAttacks(t *testing.T) {
 	var b strings.Builder
 	all, stand := 0, 0
 	for i, area := range areas {
-		fmt.Fprintf(&b, "\n## %s\n\n| attack | by | would gain | what is done | what comes of it |\n|---|---|---|---|---|\n%s", area.title, rows[i])
+		fmt.Fprintf(&b, "\n## %s\n\n| attack | attacker | gain | attack in a sentence | result |\n|---|---|---|---|---|\n%s", area.title, rows[i])
 		for _, a := range area.attacks {
 			all++
 			if a.stands != "" {
@@ -81,14 +81,14 @@ func TestAttacks(t *testing.T) {
 			}
 		}
 	}
-	text := fmt.Sprintf("What becomes of each attack, from a run of `go test ./internal/proofs/attacks`: %d attacks, of which\n%d succeed, each with the reason and who is told so. An attack that comes to anything else fails the test.\n", all, stand) + b.String()
+	text := fmt.Sprintf("The result of each attack in a run of `go test ./internal/proofs/attacks`: %d attacks. %d of them succeed; their rows say why, and\nwhere users read about it. The test fails if an attack has another result.\n", all, stand) + b.String()
 	if err := os.WriteFile(results, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// play plays the attacks of an area and returns their rows. What this machine cannot play keeps the
-// row of an earlier run.
+// play plays the attacks of an area and returns their rows. An attack that this machine cannot play
+// keeps its row of an earlier run.
 func (area area) play(t *testing.T, kept map[string]string) string {
 	var b strings.Builder
 	for _, a := range area.attacks {
@@ -99,7 +99,7 @@ func (area area) play(t *testing.T, kept map[string]string) string {
 			case won && a.stands == "":
 				t.Errorf("the attack succeeds: %s", seen)
 			case !won && a.stands != "":
-				t.Errorf("the attack does not succeed any more, so its row is to say nothing of why it stands: %s", seen)
+				t.Errorf("the attack fails now: remove stands from its row: %s", seen)
 			}
 			if a.stands != "" {
 				seen = "**It succeeds**: " + seen + ". " + a.stands
@@ -115,8 +115,8 @@ func (area area) play(t *testing.T, kept map[string]string) string {
 	return b.String()
 }
 
-// TestTable holds that every attack has a row, also those that this machine cannot play, and
-// that every row has an attack.
+// TestTable checks that every attack has a row, even if this machine cannot play it, and that every
+// row has an attack.
 func TestTable(t *testing.T) {
 	if *update {
 		return // it is being written
@@ -163,6 +163,5 @@ func line(cells ...string) string {
 	return "| " + strings.Join(cells, " | ") + " |\n"
 }
 
-// shellPath is the variable with which a shell finds the programs of every Unix, where the tests run
-// with Go's alone.
+// shellPath is a PATH variable with the programs of every Unix: the tests may run with Go's alone.
 func shellPath() string { return "PATH=" + os.Getenv("PATH") + ":/usr/bin:/bin" }

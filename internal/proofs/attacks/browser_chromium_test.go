@@ -47,7 +47,7 @@ setTimeout(()=>document.title="done",300)</script>`, u, strings.ReplaceAll(u, "&
 		stands: "A host has one jar for all its ports, and browsers keep some 180 cookies in it. The person gets the page that says how to paste the address, or signs in anew; nobody else is signed in.",
 		play: func(t *testing.T) (bool, string) {
 			browser := testenv.Chromium(t)
-			// On a host of its own, or its cookies would be evicted too.
+			// On a host of its own: its cookies must not be evicted too.
 			srv, err := sandbox.Start(sandbox.Options{Listen: "localhost:0"})
 			if err != nil {
 				t.Fatal(err)

@@ -241,7 +241,7 @@ func watched(change func(*mcpclient.Client)) func(*testing.T) (bool, string) {
 	}
 }
 
-// watch has the other user watch for address. The browser waits until that user is done.
+// watch has the other user wait for the address. The browser goes on when that user is done.
 func watch(t *testing.T, s *sitting, address string) (bool, string) {
 	mark := "opener-" + rand.Text()
 	wait := asUser(t, otherUser, task{Watch: true, Mark: mark})
@@ -253,8 +253,8 @@ func watch(t *testing.T, s *sitting, address string) (bool, string) {
 	return s.comes(strings.Join(r.Answers, ", "))
 }
 
-// proxied plays an attack with sockets of root's, as those of a proxy are, to a victim who is
-// not root. It returns who is signed in in the end.
+// proxied attacks a victim who is not root, over sockets of root's, as a proxy's are. It returns who
+// is signed in at the end.
 func proxied(t *testing.T, play func(victim func(do string) result, browser *http.Client, page string) string) (bool, string) {
 	needOther(t)
 	srv, err := sandboxForBrowsers()

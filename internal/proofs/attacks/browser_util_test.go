@@ -261,14 +261,14 @@ func needOther(t *testing.T) {
 	testenv.Need(t, "a second user", runtime.GOOS == "linux" && os.Geteuid() == 0, "only root on Linux can be somebody else")
 }
 
-// asUser starts this binary as another user. wait returns its result.
+// asUser starts this binary as another user, with a task. wait returns the result.
 func asUser(t *testing.T, uid uint32, o task) (wait func() result) {
 	t.Helper()
 	wait, _ = startUser(t, uid, o)
 	return wait
 }
 
-// startUser is asUser for one that is told more.
+// startUser is asUser for a task that takes further lines from tell.
 func startUser(t *testing.T, uid uint32, o task) (wait func() result, tell io.Writer) {
 	t.Helper()
 	needOther(t)

@@ -18,8 +18,8 @@ import (
 
 const aPage = "a program, or a web page that knows the port"
 
-// The attacker of a row that sends something has more than it could have: a code of its own for
-// this very sign-in, the right state, and the cookie. What is wrong is the form alone.
+// In rows that send a request, the attacker has more than it could get: a code of its own for this
+// sign-in, the right state, and the cookie. Only the form of the request is wrong.
 var callbackAttacks = slices.Concat(
 	forms("callback-host", "names as Host:", "a page whose name was made to point here (DNS rebinding)", map[string]string{
 		"name":        "another name|GET TARGET HTTP/1.1\r\nHost: evil.example\r\nCOOKIE\r\n\r\n",

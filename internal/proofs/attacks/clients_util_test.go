@@ -205,7 +205,7 @@ func (v *clientsVictim) get(ctx context.Context, address string, form url.Values
 	return string(page), resp.Request.URL, err
 }
 
-// says returns what pages of consent said, with HOST for the hostile server's.
+// says returns the texts of the pages of consent, with HOST for the hostile server's host.
 func (v *clientsVictim) says(hostile string) string {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -354,7 +354,7 @@ func clientsRegistered(t *testing.T, app, server string) (name string, err error
 	return name, err
 }
 
-// clientsResource returns the address of a server as its metadata has it.
+// clientsResource returns the address of a server, as in its metadata.
 func clientsResource(server string) string {
 	u, err := url.Parse(server)
 	if err != nil {

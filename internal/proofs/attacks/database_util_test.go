@@ -160,7 +160,7 @@ func readTokens(t *testing.T, s *postgres.Store) string {
 const payroll = `create table payroll (secret text); insert into payroll values ('hush'); grant select on payroll to APP;
 	create table loot (secret text); grant insert on loot to public; grant select on loot to OTHER`
 
-// plantedTable is the table with a trigger that reads what the attacker may not.
+// plantedTable is the table with a trigger that reads rows for the attacker.
 const plantedTable = postgres.Schema + `; grant all on astravue_mcp_tokens to public;
 	create function steal() returns trigger language plpgsql as $$ begin
 		insert into loot select secret from payroll;

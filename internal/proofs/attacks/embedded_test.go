@@ -53,7 +53,7 @@ func embBrowse(ctx context.Context, address string) error {
 	return err
 }
 
-// embGrant is what the client's store has for an account.
+// embGrant returns the stored grant of an account.
 func embGrant(t *testing.T, c *mcpclient.Client, account string) *tokenstore.Grant {
 	t.Helper()
 	r, err := c.Store.Get(t.Context(), tokenstore.GrantKey(c.Server, account))
@@ -457,7 +457,7 @@ func embAccounts() (all []attack) {
 	return all
 }
 
-// embAddresses are addresses that a program asks for with its client because somebody told it to.
+// embAddresses are addresses from elsewhere that a program requests with its client.
 func embAddresses() (all []attack) {
 	for _, f := range []struct {
 		id, does string
@@ -570,7 +570,7 @@ func (h *embHosts) RoundTrip(req *http.Request) (*http.Response, error) {
 	return http.DefaultTransport.RoundTrip(req)
 }
 
-// embAnswers are a server's attempts to have a program that is signed in sign in anew, or show what it has.
+// embAnswers are answers by which a server wants a signed-in program to sign in anew, or to show its token.
 func embAnswers() (all []attack) {
 	for _, f := range []struct {
 		id, does string

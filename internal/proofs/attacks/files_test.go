@@ -116,7 +116,7 @@ func (v *filesVictim) refused(args []string, code string, after int) (won bool, 
 	return false, fmt.Sprintf("refused (`%s`); `%s` mends it", code, command)
 }
 
-// What is no file is not opened, wherever it lies.
+// Only files are opened: no pipe, device or folder in their place.
 func filesNoFile() (rows []attack) {
 	kinds := []struct{ id, name, plant, mend string }{
 		{"link", "a symbolic link to a file of the victim's", `echo mine >"$B/mine" && chmod 0600 "$B/mine" && ln -s "$B/mine" "$AT"`, "rm"},
@@ -411,7 +411,7 @@ func (v *filesVictim) asStranger(cmd *exec.Cmd) *exec.Cmd {
 }
 
 // A filesLocks is a user of a keychain whom the user database knows, in a mount namespace where it
-// says what the attack needs.
+// says which parts the attack needs.
 type filesLocks struct {
 	*filesVictim
 	uid string
@@ -481,7 +481,7 @@ func (u *filesLocks) where() string {
 	return strings.Join(where, " and ")
 }
 
-// What somebody makes of records.
+// Records that somebody changed.
 func filesStored() (rows []attack) {
 	other := tokenstore.GrantKey("http://127.0.0.1:9/mcp", "other")
 	for _, d := range []struct {
@@ -602,7 +602,7 @@ func filesStored() (rows []attack) {
 	)
 }
 
-// another returns the file of a record that is saved under another key.
+// another returns the file of a record under another key.
 func (v *filesVictim) another(key tokenstore.Key, r tokenstore.Record) []byte {
 	v.t.Helper()
 	before, _ := filepath.Glob(v.path("$D/*.record.age"))
@@ -640,7 +640,7 @@ func (v *filesVictim) holds(text string) (found []string) {
 // A process that holds tokens.
 func filesProcess() []attack {
 	reader := "whoever reads what a process leaves behind"
-	// call starts a command that makes a call with its token, until the server answers, which it does not.
+	// call starts a command that calls a tool with its token. The server never answers.
 	call := func(v *filesVictim, before string, env ...string) (cmd *exec.Cmd, output *testenv.Buffer) {
 		v.t.Helper()
 		came := v.serve()
@@ -660,7 +660,7 @@ func filesProcess() []attack {
 		}
 		return cmd, output
 	}
-	// refresh starts a command that sends its refresh token, and gets no answer.
+	// refresh starts a command that sends its refresh token. The server never answers.
 	refresh := func(v *filesVictim) *exec.Cmd {
 		v.t.Helper()
 		came := v.serve()
@@ -760,7 +760,7 @@ func filesProcess() []attack {
 				v := newFilesVictim(t)
 				pattern, _ := os.ReadFile("/proc/sys/kernel/core_pattern")
 				testenv.Need(t, "core dumps in files", strings.TrimSpace(string(pattern)) == "core", "core_pattern is "+string(pattern))
-				// A program that does not mind is dumped, and its core can be searched.
+				// A program that does not prevent it is dumped: its core can be searched.
 				v.sh(`ulimit -c unlimited; mkdir "$B/control"; cd "$B/control"; SECRET=` + filesAccess + ` sh -c 'kill -ABRT $$' || true`)
 				if got := v.cores("$B/control"); len(v.holds(got)) == 0 {
 					testenv.Need(t, "core dumps", false, "none was made")
@@ -836,7 +836,7 @@ func filesProcess() []attack {
 	)
 }
 
-// cores returns what lies in a folder.
+// cores returns the core dumps in a folder.
 func (v *filesVictim) cores(dir string) string {
 	v.t.Helper()
 	var all strings.Builder

@@ -23,8 +23,8 @@ import (
 	"github.com/astravue/mcp-client-go/tokenstore"
 )
 
-// What the attacks on files have in common: a user of the command who has a session in a file
-// store, and another user of the machine.
+// The attacks on files share a user of the command, whose session is in a file store, and another
+// user of the machine.
 
 const (
 	filesStranger = "61002" // the number of another user, who needs no name
@@ -151,7 +151,7 @@ func (v *filesVictim) variables() (env []string) {
 	return env
 }
 
-// sh has a shell do what the attack needs to be made.
+// sh runs a shell script that prepares the attack.
 func (v *filesVictim) sh(script string) {
 	v.t.Helper()
 	if out, err := v.shell(script).CombinedOutput(); err != nil {
@@ -184,7 +184,7 @@ func filesRoot(t *testing.T) {
 	testenv.Need(t, "root", os.Getuid() == 0 && err == nil, "a second user of the machine attacks")
 }
 
-// What a run of the command came to.
+// The outcome of a run of the command.
 type filesRun struct {
 	exit   int
 	took   time.Duration

@@ -122,7 +122,7 @@ func guardsRows() (rows []attack) {
 		})
 	}
 
-	// What the name server of the attacker answers, and when.
+	// The answers of the attacker's name server, in order.
 	type step struct {
 		move []string // where server.example is from now on, if not nil
 		ask  string
@@ -210,7 +210,7 @@ func guardsRows() (rows []attack) {
 		},
 	})
 
-	// The same with the resolver and the sockets of the system, in a network that has all the addresses.
+	// These use the system's resolver and sockets, in a network that has all the addresses.
 	for _, r := range []struct{ id, does, steps string }{
 		{"rebinding", "answers for its own name with a private address once it has been asked, and names a private host then", server + " move=10.9.9.9 https://intra.example/api/delete-all"},
 		{"rebinding-connect", "has its own name asked for while that is at a private host, which takes the connection", server + " move=10.9.9.9 " + server + " https://intra.example/api/delete-all"},

@@ -242,8 +242,8 @@ func TestGuardBehindAProxy(t *testing.T) {
 	}
 }
 
-// guardProxied has a process ask for the address through a proxy. It returns what became of it, and
-// what the proxy was asked for.
+// guardProxied has a process request the address through a proxy. It returns the outcome and the
+// requests that reached the proxy.
 func guardProxied(t *testing.T, address string) (outcome string, asked []string) {
 	t.Helper()
 	var mu sync.Mutex

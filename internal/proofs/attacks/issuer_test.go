@@ -57,7 +57,7 @@ func known(w *deceived, c *mcpclient.Client) {
 }
 
 func pinnedAttacks() []attack {
-	// The honest one publishes its metadata elsewhere only, as some do.
+	// The honest server publishes its metadata at another place only, as some do.
 	nowhere := func(w *deceived) { w.own = http.NotFoundHandler() }
 	var all []attack
 	for _, lie := range []struct {

@@ -34,7 +34,7 @@ const (
 	wellKnown   = "/.well-known/oauth-authorization-server"
 )
 
-// A deceit is a hostile MCP server, and the authorization server behind it.
+// A deceit is a hostile MCP server with its authorization server.
 type deceit struct {
 	named  func(w *deceived) []string            // what the hostile resource metadata names; nil: the hostile host
 	lies   func(w *deceived, doc map[string]any) // made in the honest document

@@ -23,7 +23,7 @@ var openedAttacks = openedRows()
 func openedRows() (rows []attack) {
 	const server = "a hostile MCP server"
 
-	// What a shell runs of an address that stands in its line without quotes.
+	// The parts of an unquoted address that a shell runs.
 	for _, r := range []struct{ id, does, query string }{
 		{"substitution", "a command substitution in the query", "?x=$(reboot)"},
 		{"backticks", "backticks in the query", "?x=`reboot`"},
@@ -234,7 +234,7 @@ func openedRows() (rows []attack) {
 	return rows
 }
 
-// openedOrRun signs in, and has a shell open what the sign-in would open.
+// openedOrRun signs in, and has a shell open the sign-in's address.
 func openedOrRun(t *testing.T, server string) (bool, string) {
 	address, err := openedFor(t, server)
 	switch {

@@ -111,7 +111,7 @@ func openedBy(t *testing.T, address string) bool {
 	return ran
 }
 
-// openedOutcome says in words that are the same in each run what a sign-in ended in.
+// openedOutcome describes the end of a sign-in, in words that are equal in each run.
 func openedOutcome(err error) string {
 	var (
 		address   *discovery.URLError

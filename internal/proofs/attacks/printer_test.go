@@ -20,7 +20,7 @@ import (
 
 func sortedNames[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
-// A place is where a hostile server may write what it likes, and how a person comes to see it.
+// A place is a text that a hostile server writes, with the commands that show it to a person.
 type place struct {
 	id, does string
 	put      func(r *rogue, w string) // w is what is written
@@ -226,7 +226,7 @@ func quoteJSON(s string) string {
 	return `"` + b.String() + `"`
 }
 
-// line1 returns s without what ends a line of HTTP.
+// line1 returns s without line ends.
 func line1(s string) string { return strings.NewReplacer("\n", "", "\r", "").Replace(s) }
 
 func headers(status int, w string) func(http.ResponseWriter, *http.Request, string) {
@@ -275,7 +275,7 @@ func refusedAt(place string) func(*rogue, string) {
 	}
 }
 
-// unescapedQuery leaves in w what url.Parse takes in a query as it is.
+// unescapedQuery returns the characters of w that url.Parse accepts unescaped in a query.
 func unescapedQuery(w string) string {
 	return strings.Map(func(r rune) rune {
 		if r < 0x20 || r == 0x7f || strings.ContainsRune("#%&+;", r) {
@@ -364,7 +364,7 @@ func playHint(t *testing.T, scopes string, honest bool) (won bool, seen string) 
 	if !ok {
 		return honest, "no hint with scopes is printed"
 	}
-	// A user types it: what a program of that name gets, and whether anything else happens.
+	// A user types the hint. A program of that name shows its arguments; nothing else may happen.
 	stub := filepath.Join(who.dir, "astravue-mcp")
 	if err := os.WriteFile(stub, []byte("#!/bin/sh\nfor a; do printf '<%s>' \"$a\"; done\n"), 0o700); err != nil {
 		t.Fatal(err)

@@ -27,8 +27,8 @@ import (
 	"github.com/astravue/mcp-client-go/internal/text"
 )
 
-// A rogue is an MCP server with an authorization server of its own. It is honest, but for what
-// it is told.
+// A rogue is an MCP server with an authorization server of its own. It is honest except where an
+// attack changes it.
 type rogue struct {
 	*httptest.Server
 	t testing.TB
@@ -70,7 +70,7 @@ func (r *rogue) answers(place string, f func(w http.ResponseWriter, r *http.Requ
 	r.instead[place] = f
 }
 
-// at returns what was set for a place.
+// at returns the changes for a place.
 func (r *rogue) at(place string) (members map[string]any, instead func(http.ResponseWriter, *http.Request, string)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -84,7 +84,7 @@ func (r *rogue) got(secrets ...string) {
 	r.sent = append(r.sent, secrets...)
 }
 
-// secrets returns what the server was sent so far.
+// secrets returns the secrets that the server was sent.
 func (r *rogue) secrets() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -246,7 +246,7 @@ func newPerson(t testing.TB, r *rogue) *person {
 	return p
 }
 
-// browse opens what the command would have a browser open.
+// browse opens each address that the command hands to its browser.
 func (p *person) browse(ctx context.Context) {
 	for file := filepath.Join(p.dir, "address"); ctx.Err() == nil; time.Sleep(2 * time.Millisecond) {
 		address, err := os.ReadFile(file)
@@ -262,7 +262,7 @@ func (p *person) browse(ctx context.Context) {
 	}
 }
 
-// An output is what the command wrote.
+// An output is the text that the command wrote.
 type output struct {
 	args           []string
 	stdout, stderr string
@@ -334,7 +334,7 @@ func (o output) acts() string {
 // forged begins the lines that a server would like the command to have written.
 const forged = "astravue-mcp: forged"
 
-// acting are words that act on a terminal, or on who reads them, by an ID and what they do.
+// acting are texts that act on a terminal or on its reader, by an ID and an explanation.
 var acting = map[string]string{
 	"clipboard: writes the clipboard (OSC 52)":           "\x1b]52;c;Y3VybCBldmlsfHNo\x07",
 	"title: names the window (OSC 0, OSC 2)":             "\x1b]0;mine\x07\x1b]2;mine\x1b\\",
@@ -379,7 +379,7 @@ var everything = func() string {
 	return b.String()
 }()
 
-// A tmux is a terminal with what terminals have: a title, a clipboard, another screen.
+// A tmux is a terminal, with a title, a clipboard and a second screen.
 type tmux struct {
 	t      *testing.T
 	who    *person

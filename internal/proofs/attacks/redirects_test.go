@@ -125,7 +125,7 @@ func redirectRows() (rows []attack) {
 	return rows
 }
 
-// A redirectThief is a server of the attacker's, which remembers what it gets.
+// A redirectThief is a server of the attacker's. It remembers each request.
 type redirectThief struct {
 	*httptest.Server
 	mu   sync.Mutex
@@ -152,7 +152,7 @@ func newRedirectThief(t *testing.T) *redirectThief {
 	return th
 }
 
-// gained reports whether any request held a secret, and says what came.
+// gained reports whether any request held a secret, and describes the requests.
 func (th *redirectThief) gained() (bool, string) {
 	th.mu.Lock()
 	defer th.mu.Unlock()

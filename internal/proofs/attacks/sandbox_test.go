@@ -182,7 +182,7 @@ Promise.all([post(m), post(m, {"Content-Type": "text/plain"}), post(new Blob([m]
 	}},
 }, boxHosts(), boxPosts(), boxRedirects(), boxRegistered(), boxFetched(), boxMarkup(), boxParameters(), boxTokens(), boxPaths(), boxListens())
 
-// boxHosts are what a name that was made to resolve to this machine sends (DNS rebinding).
+// boxHosts are Host headers of names that were made to resolve to this machine (DNS rebinding).
 func boxHosts() (all []attack) {
 	for i, host := range []string{"evil.example", "evil.example:80", "127.0.0.1.evil.example", "localhost.evil.example", "127.0.0.1@evil.example", "localhost.", "0.0.0.0", "evil.example#127.0.0.1", "[fe80::1]", "2130706433"} {
 		all = append(all, attack{id: fmt.Sprintf("box-rebinding-%d", i+1), who: "a page whose name resolves to this machine", gains: "all that the sandbox answers", does: "sends Host: " + host, play: func(t *testing.T) (bool, string) {
@@ -376,7 +376,7 @@ func (n boxNobody) RoundTrip(req *http.Request) (*http.Response, error) {
 	return nil, http.ErrServerClosed
 }
 
-// boxMarkup is HTML in what pages show.
+// boxMarkup is HTML in texts that pages show.
 func boxMarkup() (all []attack) {
 	const script = `"><script>alert(1)</script>`
 	for _, f := range []struct {

@@ -252,7 +252,7 @@ func wearRows() (rows []attack) {
 		})
 	}
 
-	// What a person is asked.
+	// Questions to a person.
 	asks := &mcp.ClientOptions{ElicitationHandler: func(context.Context, *mcp.ElicitRequest) (*mcp.ElicitResult, error) {
 		return &mcp.ElicitResult{Action: "decline"}, nil
 	}}

@@ -25,8 +25,8 @@ import (
 const (
 	mib = 1 << 20
 
-	// What one answer may cost. Each is a few times what it does cost, and a fraction of what it
-	// did before it was bounded.
+	// The most that one answer may cost: a few times its real cost, and a fraction of its cost
+	// before answers were bounded.
 	mostSpent  = 4 * time.Second * slower
 	mostMemory = 450 * mib
 )
@@ -146,7 +146,7 @@ func wearSession(t *testing.T, url string, options *mcp.ClientOptions) *mcp.Clie
 	return session
 }
 
-// cost returns what f takes of the processor and, at most at a time, of memory.
+// cost returns the processor time of f and the most memory that it held at a time.
 func cost(f func()) (time.Duration, uint64) {
 	heap := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
 	read := func() uint64 { metrics.Read(heap); return heap[0].Value.Uint64() }
@@ -175,7 +175,7 @@ func cost(f func()) (time.Duration, uint64) {
 	return used, most - before
 }
 
-// A question is what the embedder asks while the server is hostile.
+// A question is a request of the embedder's to the hostile server.
 type question func(context.Context, *mcp.ClientSession) error
 
 func askTool(ctx context.Context, s *mcp.ClientSession) error {
