@@ -45,13 +45,13 @@ const (
 )
 
 var (
-	// ErrIgnored, wrapped by the error of a check, says that the answer does
-	// not belong to this sign-in: its sender gets a page that says so, and the
-	// wait goes on.
+	// ErrIgnored, wrapped by the error of an accept function, says that the
+	// answer does not belong to this sign-in. Its sender gets a page that says so,
+	// and the wait goes on.
 	ErrIgnored = errors.New("callback: not an answer to this sign-in")
 
-	// ErrDenied, wrapped by the error of a check, says that the person or the
-	// server refused access. The page then does not speak of a failure.
+	// ErrDenied, wrapped by the error of an accept function, says that the person
+	// or the server refused access. The page then does not speak of a failure.
 	ErrDenied = errors.New("callback: access was denied")
 
 	// ErrOpenedTwice says that the start page was asked for by two browsers, and
@@ -170,8 +170,8 @@ func Listen(ctx context.Context, config Config) (*Listener, error) {
 	l.end = sync.OnceFunc(func() { close(l.twice) })
 	l.finish = sync.OnceFunc(func() { close(l.done) })
 	l.shutdown = sync.OnceValue(l.shut)
-	// No WriteTimeout: an answer is checked before its page is written, and
-	// the check talks to the authorization server. show has a deadline.
+	// No WriteTimeout: an answer is judged before its page is written, and
+	// accept talks to the authorization server. show has a deadline.
 	l.server = http.Server{
 		Handler:                      http.HandlerFunc(l.serve),
 		ReadTimeout:                  headerTimeout,
@@ -262,16 +262,16 @@ func bindAll(ctx context.Context, ips []string, port int) (listeners []net.Liste
 // belongs into the authorization request and the code exchange.
 func (l *Listener) RedirectURI() string { return l.uri.String() }
 
-// Wait hands each answer to check, one at a time, until one decides: check
+// Wait hands each answer to accept, one at a time, until one decides: accept
 // returns nil, or an error that does not wrap [ErrIgnored]. Wait returns what
-// that check returned, when the page has been written to its end, at most two
+// accept returned, when the page has been written to its end, at most two
 // seconds later. If ctx ends first it returns ctx.Err() at once, and if two
 // browsers have opened the start page [ErrOpenedTwice].
 //
 // An answer of a browser that [Listener.Start] has not sent, or of another user
 // of the computer, gets a page that says what to do, and the wait goes on.
 //
-// check gets the parameters of the query; it verifies them and carries the
+// accept gets the parameters of the query. It verifies them and carries the
 // sign-in to its end, exchange and storing included, so that the page tells
 // the truth. It runs on Wait's goroutine, with ctx: a browser that hangs up
 // does not stop it, and Wait does not return before it. It must therefore
@@ -284,7 +284,7 @@ func (l *Listener) RedirectURI() string { return l.uri.String() }
 // After the decision, and until Close, whoever comes gets a page that says that
 // the sign-in is finished. Wait can be called once. If the listener is closed
 // it returns an error that wraps [net.ErrClosed].
-func (l *Listener) Wait(ctx context.Context, check func(context.Context, url.Values) error, pasted <-chan string) error {
+func (l *Listener) Wait(ctx context.Context, accept func(context.Context, url.Values) error, pasted <-chan string) error {
 	if l.waiting.Swap(true) {
 		return errors.New("callback: Wait was called before")
 	}
@@ -302,7 +302,7 @@ func (l *Listener) Wait(ctx context.Context, check func(context.Context, url.Val
 			if !l.hold(ctx, a) {
 				continue
 			}
-			if err := l.check(ctx, check, a); !errors.Is(err, ErrIgnored) {
+			if err := l.judge(ctx, accept, a); !errors.Is(err, ErrIgnored) {
 				<-a.served
 				return err
 			}
@@ -317,7 +317,7 @@ func (l *Listener) Wait(ctx context.Context, check func(context.Context, url.Val
 			}
 			values, err := l.parsePasted(s)
 			if err == nil {
-				err = check(ctx, values)
+				err = accept(ctx, values)
 			}
 			if !errors.Is(err, ErrIgnored) {
 				return err
@@ -357,13 +357,14 @@ func (l *Listener) hold(ctx context.Context, a answer) bool {
 	return true
 }
 
-// check runs check, if there is anything to check, and tells a which page it gets.
-func (l *Listener) check(ctx context.Context, check func(context.Context, url.Values) error, a answer) error {
-	p := l.pages.failed // also if check panics
+// judge gives a to accept, unless its query could not be read, and tells a which
+// page it gets.
+func (l *Listener) judge(ctx context.Context, accept func(context.Context, url.Values) error, a answer) error {
+	p := l.pages.failed // also if accept panics
 	defer func() { a.page <- p }()
 	err := a.err
 	if err == nil {
-		err = check(ctx, a.values)
+		err = accept(ctx, a.values)
 	}
 	switch {
 	case err == nil:
@@ -377,7 +378,7 @@ func (l *Listener) check(ctx context.Context, check func(context.Context, url.Va
 }
 
 // Close stops to listen, lets requests under way end with their page, for at
-// most two seconds, and ends a Wait. It does not stop a check. Closing again
+// most two seconds, and ends a Wait. It does not stop an accept function. Closing again
 // waits for the first Close and returns the same.
 func (l *Listener) Close() error { return l.shutdown() }
 
@@ -439,7 +440,7 @@ func (l *Listener) serve(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// answer has a query checked and shows how that ended. It does not look whether
+// answer hands a query to Wait and shows how that ended. It does not look whether
 // the browser is still there: an answer counts when it has arrived.
 //
 // Who holds the connection is looked up last, since that costs more than the rest

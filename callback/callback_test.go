@@ -54,9 +54,9 @@ func listen(t testing.TB, config callback.Config) *callback.Listener {
 }
 
 // wait calls Wait and yields what it returns.
-func wait(ctx context.Context, l *callback.Listener, check func(context.Context, url.Values) error, pasted <-chan string) <-chan error {
+func wait(ctx context.Context, l *callback.Listener, accept func(context.Context, url.Values) error, pasted <-chan string) <-chan error {
 	result := make(chan error, 1)
-	go func() { result <- l.Wait(ctx, check, pasted) }()
+	go func() { result <- l.Wait(ctx, accept, pasted) }()
 	return result
 }
 
