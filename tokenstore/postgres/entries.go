@@ -14,36 +14,37 @@ import (
 	"github.com/astravue/mcp-client-go/tokenstore"
 )
 
-// A lockedEntries is one key's entries while its lock is held.
+// lockedEntries are one key's rows while its lock is held.
 type lockedEntries struct {
 	store *Store
 	keys  sealingKeys
 	name  []byte
 	conn  interface {
-		// do calls f with a connection, and with another one if that turns
-		// out to be broken.
+		// do calls f with a connection. If that turns out to be broken, it calls f
+		// again with another one, so f may find its own work done.
 		do(ctx context.Context, what string, f func(context.Context, *pgx.Conn) error) error
 	}
 
-	// As they were when the lock was taken, and as written since: while it is
-	// held nobody else changes them.
+	// entries are the rows as they were when the lock was taken, with what was
+	// written since. Nobody else changes them while the lock is held, so reading
+	// them needs no database.
 	entries [2]entry
 
-	// The lock went with its connection, and then somebody else had it.
+	// lost says that the lock was lost with its connection and somebody else had
+	// it since.
 	lost bool
 }
 
 type entry struct {
-	version int64 // 0: there is none
+	version int64 // 0: no row
 	sealed  []byte
-	// tried is the version of a write whose outcome is not known.
-	tried int64
+	tried   int64 // the version of a write whose outcome is unknown; 0: none
 }
 
 var errLost = fmt.Errorf("%w: the connection that held the lock is gone, and another has taken the lock since", tokenstore.ErrUnavailable)
 
-// load reads the entries. It is a statement of its own after the lock was
-// given: what is read is what the last holder left, at any isolation level.
+// load reads the rows. It is a transaction of its own, after the one that took
+// the lock: at any isolation level it sees what the last holder has committed.
 func (x *lockedEntries) load(ctx context.Context, c *pgx.Conn) (entries [2]entry, err error) {
 	rows, err := c.Query(ctx, selectAll, x.name)
 	if err != nil {
@@ -94,8 +95,9 @@ func (x *lockedEntries) Remove(ctx context.Context, e tokenstore.Entry) error {
 	return err
 }
 
-// replace writes, or with sealed nil removes, an entry whose version is still
-// the one known here.
+// replace writes an entry, or removes it if sealed is nil. It replaces only the
+// version that is known here. So a holder who has lost the lock without knowing
+// cannot undo what the next holder has saved.
 func (x *lockedEntries) replace(ctx context.Context, e tokenstore.Entry, what string, sealed []byte) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -105,14 +107,15 @@ func (x *lockedEntries) replace(ctx context.Context, e tokenstore.Entry, what st
 		next = newVersion()
 	}
 	return x.conn.do(ctx, what, func(ctx context.Context, c *pgx.Conn) error {
-		// A mark announces what will be sent, and so needs the lock. A record
-		// holds what has come back, and only needs to replace what it is from.
+		// A mark says that a refresh token will be sent, which only the holder of the
+		// lock may do. A record has the tokens that came back, which are nowhere else:
+		// it may be saved without the lock, over the version that it came from.
 		if x.lost && e == tokenstore.EntryMark {
 			return errLost
 		}
 		now := &x.entries[e]
 		if now.tried != 0 {
-			// Which of the two is there tells whether the last write came through.
+			// The version in the table tells whether the last write got through.
 			version, err := x.version(ctx, c, e)
 			if err != nil {
 				return err
@@ -138,7 +141,8 @@ func (x *lockedEntries) replace(ctx context.Context, e tokenstore.Entry, what st
 		}
 		now.tried = 0
 		if done.RowsAffected() == 0 {
-			// Gone by another's hand, or by an earlier attempt of our own.
+			// Somebody else has changed the row. For a removal, no row is as good: an
+			// earlier attempt of ours may have removed it.
 			if version, err := x.version(ctx, c, e); err != nil || sealed != nil || version != 0 {
 				return errors.Join(errLost, err)
 			}
@@ -148,7 +152,7 @@ func (x *lockedEntries) replace(ctx context.Context, e tokenstore.Entry, what st
 	})
 }
 
-// version returns the version of an entry in the table, 0 if it is not there.
+// version returns the version of an entry in the table, 0 if it has no row.
 func (x *lockedEntries) version(ctx context.Context, c *pgx.Conn, e tokenstore.Entry) (int64, error) {
 	entries, err := x.load(ctx, c)
 	return entries[e].version, err

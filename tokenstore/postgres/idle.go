@@ -11,21 +11,21 @@ import (
 	"github.com/astravue/mcp-client-go/tokenstore"
 )
 
-// DeleteIdle deletes the grants that were last saved, at their sign-in or a
-// refresh, longer than idle ago, and returns how many. It is for applications
-// whose users leave without a logout: each sign-in then leaves a row, and in it
-// a refresh token that nobody will use.
+// DeleteIdle deletes the grants that no sign-in or refresh has saved for longer
+// than idle, and returns how many it deleted. It is for applications whose users
+// leave without a logout: each sign-in leaves a row with a refresh token that
+// nobody will use.
 //
-// Whose grant is deleted has to sign in again, however good the tokens were,
-// and they are not revoked at the server. So idle is longer than the
-// application's sessions last or, where those have no end, longer than the
-// server's refresh tokens live. Registrations, which are saved once, stay, and
-// so does what is not under a key of [tokenstore.GrantKey].
+// The user of a deleted grant has to sign in again, even if the tokens were still
+// good. They are not revoked at the server. So idle should be longer than a
+// session of the application or, if those do not end, longer than the server's
+// refresh tokens live. Registrations stay, and so do grants under keys that
+// [tokenstore.GrantKey] did not make.
 //
-// It may run beside everything else, and by several replicas: each grant is
-// deleted under its lock, unless it was saved meanwhile. What none of the keys
-// opens stays as it is, and the error, which wraps [tokenstore.ErrCorrupt],
-// counts it.
+// It may run beside everything else, in several replicas: each grant is deleted
+// under its lock, unless it was saved meanwhile. A row that none of the keys
+// opens stays as it is. The error then wraps [tokenstore.ErrCorrupt] and says
+// how many there are.
 func (s *Store) DeleteIdle(ctx context.Context, idle time.Duration) (deleted int, err error) {
 	if idle <= 0 {
 		return 0, fmt.Errorf("postgres: DeleteIdle(%v) would delete what is in use", idle)

@@ -20,7 +20,8 @@ import (
 )
 
 const (
-	// What is set for one transaction ends with it.
+	// The three true arguments make settings of this transaction only. lock_timeout
+	// bounds the wait for takeLock, and statement_timeout would end it earlier.
 	beginWait = `select current_setting('idle_session_timeout'), current_setting('application_name'), set_config('statement_timeout', '0', true), set_config('lock_timeout', $1, true)`
 	takeLock  = `select pg_advisory_lock($1)`
 	tryLock   = `select pg_try_advisory_lock($1)`
@@ -29,24 +30,32 @@ const (
 	readTune  = `select current_setting('idle_session_timeout'), current_setting('application_name')`
 	tune      = `select set_config('idle_session_timeout', $1, false), set_config('application_name', $2, false)`
 
+	// whoHolds finds the name of the session that holds an advisory lock. pg_locks
+	// shows the 64 bits of such a lock as classid and objid.
 	whoHolds = `select a.application_name from pg_locks l join pg_stat_activity a using (pid)
 		where l.locktype = 'advisory' and l.granted and l.objsubid = 1
 		and l.database = (select oid from pg_database where datname = current_database())
 		and l.classid::bigint = $1 and l.objid::bigint = $2`
 )
 
-// acquire takes the lock of key and reads its entries into x. The context that
-// it returns lets an Update inside this one share its connection.
+// acquire takes the lock of key and reads its entries into x. An Update that is
+// called with the context that it returns shares the connection.
+//
+// It waits for up to three things, in this order: the other goroutines of this
+// process that want the key; one of the slots, each of which allows a connection
+// of the pool to hold locks; and the lock in the database. release gives them
+// back in the opposite order. A holder of a lock needs no second
+// connection, so holders never wait for each other's connections.
 func (s *Store) acquire(ctx context.Context, key tokenstore.Key, x *lockedEntries) (inner context.Context, release func(), err error) {
 	start := time.Now()
 	wait, cancel := context.WithCancel(ctx)
-	if !key.IsSignIn() {
+	if !key.IsSignIn() { // a sign-in waits for a person, as long as ctx lasts
 		wait, cancel = context.WithTimeout(ctx, orDefault(s.LockTimeout, tokenstore.DefaultLockTimeout))
 	}
 	defer cancel()
 
-	// One goroutine for each key waits in the database, the others here: a key
-	// that everybody wants takes one connection.
+	// One goroutine for each key waits in the database and the others wait here.
+	// Otherwise all who want one key would each take a connection.
 	leave, ok := s.gate.Enter(wait, string(x.name))
 	if !ok {
 		return nil, nil, s.gaveUp(ctx, wait, start, x)
@@ -61,11 +70,16 @@ func (s *Store) acquire(ctx context.Context, key tokenstore.Key, x *lockedEntrie
 		unlock, err := s.lockSignIn(wait, start, x)
 		return ctx, func() { unlock(); leave() }, err
 	}
+	// An Update inside another takes its lock on the outer one's connection. With a
+	// second one each, all could hold one and wait for one. If the outer Update has
+	// returned, its connection is gone, and this one takes its own.
 	if outer, ok := ctx.Value(lockConnOf{s}).(*lockConn); ok {
 		if err := outer.lock(ctx, wait, start, x); !errors.Is(err, errOver) {
 			return ctx, func() { outer.unlock(x); leave() }, err
 		}
 	}
+	// At most half of the pool may hold locks. The rest is for Get, which callers
+	// need while others wait.
 	s.slotsOnce.Do(func() { s.slots = make(chan struct{}, max(1, s.Pool.Config().MaxConns/2)) })
 	select {
 	case s.slots <- struct{}{}:
@@ -85,8 +99,8 @@ func (s *Store) acquire(ctx context.Context, key tokenstore.Key, x *lockedEntrie
 	return context.WithValue(ctx, lockConnOf{s}, lc), func() { lc.end(); <-s.slots; leave() }, nil
 }
 
-// gaveUp says why the wait for x's lock, or for a connection where x is nil,
-// has ended. It began at start and ends with wait, which is ctx with a limit.
+// gaveUp returns the error of a wait that began at start and ended with wait,
+// which is ctx with a limit. It was for the lock of x, or for a slot if x is nil.
 func (s *Store) gaveUp(ctx, wait context.Context, start time.Time, x *lockedEntries) error {
 	if err := ctx.Err(); err != nil && !errors.Is(err, context.DeadlineExceeded) {
 		return err
@@ -95,6 +109,7 @@ func (s *Store) gaveUp(ctx, wait context.Context, start time.Time, x *lockedEntr
 	if x != nil {
 		e.Holder = s.holder(ctx, x)
 	}
+	// Err says whether the caller's deadline or the store's limit was first.
 	if mine, ok := ctx.Deadline(); ok {
 		if last, _ := wait.Deadline(); last.Equal(mine) {
 			e.Err = context.DeadlineExceeded
@@ -103,7 +118,8 @@ func (s *Store) gaveUp(ctx, wait context.Context, start time.Time, x *lockedEntr
 	return e
 }
 
-// holder says who holds x's lock, "" where that cannot be known.
+// holder returns who holds the lock of x, or "" if that cannot be known. It is
+// for the text of an error and may not take long.
 func (s *Store) holder(ctx context.Context, x *lockedEntries) (who string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
@@ -119,12 +135,14 @@ func (s *Store) holder(ctx context.Context, x *lockedEntries) (who string) {
 	return who
 }
 
-// processName is the application_name of a session that holds locks.
+// processName is the application_name of a connection that holds locks, which
+// other processes show to people (see holder). PostgreSQL cuts it to 63 bytes.
 var processName = sync.OnceValue(func() string {
 	host, _ := os.Hostname()
 	return fmt.Sprintf("process %d (%.20s) on %s", os.Getpid(), filepath.Base(os.Args[0]), host)
 })
 
+// milliseconds returns d as a setting of PostgreSQL. 0 would mean no limit.
 func milliseconds(d time.Duration) string {
 	return strconv.FormatInt(max(1, d.Milliseconds()), 10) + "ms"
 }
@@ -132,32 +150,41 @@ func milliseconds(d time.Duration) string {
 func (s *Store) idleTimeout() time.Duration { return orDefault(s.IdleTimeout, defaultIdleTimeout) }
 
 // A lockConn is a connection of the pool that holds the lock of an Update, and
-// those of the Updates inside it.
+// the locks of the Updates inside it.
+//
+// Advisory locks of a session end with its connection. So a process that is
+// killed frees them at once, and the server frees those of a process that is
+// stopped, by idle_session_timeout. But a connection can also break under a
+// process that goes on. A holder who writes then gets a new connection and takes
+// the locks again (retake). Each write replaces a known version, so it cannot
+// undo what another holder has saved in between.
 type lockConn struct {
 	store *Store
 
-	mu      sync.Mutex
-	conn    *pgxpool.Conn // nil: none yet, or gone
-	tuned   bool
-	idle    string // what the connection came with
-	appName string
-	held    []*lockedEntries
-	over    bool
+	mu      sync.Mutex       // guards all below; inner Updates may run in goroutines of their own
+	conn    *pgxpool.Conn    // nil: none yet, or broken
+	tuned   bool             // conn has our idle timeout and name
+	idle    string           // the idle timeout that conn came with
+	appName string           // the name that conn came with
+	held    []*lockedEntries // whose locks conn holds
+	over    bool             // the outer Update has returned
 }
 
+// lockConnOf is the key of a lockConn in a context, one for each Store.
 type lockConnOf struct{ *Store }
 
 var errOver = fmt.Errorf("%w: the Update has returned", tokenstore.ErrUnavailable)
 
-// lock takes x's lock and reads its entries. wait is ctx with a limit.
+// lock takes the lock of x and reads its entries. wait is ctx with a limit.
 func (lc *lockConn) lock(ctx, wait context.Context, start time.Time, x *lockedEntries) error {
 	lc.mu.Lock()
 	defer lc.mu.Unlock()
 	if lc.over {
 		return errOver
 	}
-	// The database ends the wait, so that the connection outlives it; a
-	// context that ends breaks its connection.
+	// lock_timeout in the database ends the wait. A context that ends during a
+	// statement would break the connection, with all locks that it holds. So the
+	// statement runs under a later deadline, and only a cancellation ends it.
 	deadline, _ := wait.Deadline()
 	query, cancel := context.WithDeadline(context.WithoutCancel(ctx), deadline.Add(lc.store.callTimeout()))
 	defer cancel()
@@ -186,8 +213,9 @@ func (lc *lockConn) lock(ctx, wait context.Context, start time.Time, x *lockedEn
 	return fail(ctx, "lock", err)
 }
 
-// take waits for a lock. The three are one transaction: if there is no lock,
-// the connection is as it was.
+// take waits for a lock, tunes the connection and notes what it was like before.
+// The statements of a batch are one transaction: if the lock is not given, all
+// settings are rolled back. A lock that is given outlives the transaction.
 func (lc *lockConn) take(ctx context.Context, c *pgx.Conn, id int64, wait time.Duration) error {
 	var b pgx.Batch
 	b.Queue(beginWait, milliseconds(wait))
@@ -196,7 +224,7 @@ func (lc *lockConn) take(ctx context.Context, c *pgx.Conn, id int64, wait time.D
 	results := c.SendBatch(ctx, &b)
 	var idle, appName string
 	err := results.QueryRow().Scan(&idle, &appName, nil, nil)
-	for range 2 {
+	for range 2 { // takeLock and tune
 		if err == nil {
 			_, err = results.Exec()
 		}
@@ -210,7 +238,9 @@ func (lc *lockConn) take(ctx context.Context, c *pgx.Conn, id int64, wait time.D
 	return err
 }
 
-// do implements [lockedEntries]'s conn.
+// do is how [lockedEntries] reaches the database: over the connection that holds
+// the lock. Over the pool, all who hold a lock would wait for a connection that
+// none of them gives back.
 func (lc *lockConn) do(ctx context.Context, what string, f func(context.Context, *pgx.Conn) error) error {
 	lc.mu.Lock()
 	defer lc.mu.Unlock()
@@ -222,8 +252,8 @@ func (lc *lockConn) do(ctx context.Context, what string, f func(context.Context,
 	return fail(ctx, what, lc.onConn(limited, f))
 }
 
-// onConn calls f with the connection and, while that turns out to be
-// broken, with a new one.
+// onConn calls f with the connection. If the connection turns out to be broken,
+// it calls f again with a new one, on which it first takes the lost locks again.
 func (lc *lockConn) onConn(ctx context.Context, f func(context.Context, *pgx.Conn) error) error {
 	for {
 		if lc.conn == nil {
@@ -252,8 +282,10 @@ func (lc *lockConn) onConn(ctx context.Context, f func(context.Context, *pgx.Con
 	}
 }
 
-// retake takes on a new connection the locks that went with the last one. Who
-// does not get one, or gets it after another, is told when he writes.
+// retake takes on a new connection the locks that were lost with the old one. It
+// does not wait for them. If another holder has a lock or had it meanwhile, x is
+// lost, and replace refuses what needs the lock. It still lets a record be saved
+// over the version that it came from: new tokens of a refresh are nowhere else.
 func (lc *lockConn) retake(ctx context.Context, c *pgx.Conn) error {
 	if err := c.QueryRow(ctx, readTune).Scan(&lc.idle, &lc.appName); err != nil {
 		return err
@@ -270,6 +302,8 @@ func (lc *lockConn) retake(ctx context.Context, c *pgx.Conn) error {
 		if err != nil {
 			return err
 		}
+		// The record's version tells whether somebody else has saved. A write of our
+		// own whose outcome is unknown may have got through.
 		known := x.entries[tokenstore.EntryRecord]
 		if !locked || version != known.version && (known.tried == 0 || version != known.tried) {
 			x.lost = true
@@ -279,7 +313,7 @@ func (lc *lockConn) retake(ctx context.Context, c *pgx.Conn) error {
 	return nil
 }
 
-// unlock ends an Update inside another.
+// unlock ends an Update inside another. The outer one goes on with the connection.
 func (lc *lockConn) unlock(x *lockedEntries) {
 	ctx, cancel := context.WithTimeout(context.Background(), lc.store.callTimeout())
 	defer cancel()
@@ -290,11 +324,13 @@ func (lc *lockConn) unlock(x *lockedEntries) {
 		return
 	}
 	if _, err := lc.conn.Exec(ctx, dropLock, lockID(x.name)); err != nil {
-		_ = lc.conn.Conn().Close(ctx) // which frees it in any case
+		_ = lc.conn.Conn().Close(ctx) // frees this lock in any case; retake gets the others
 	}
 }
 
-// end gives the connection back as it was, or not at all.
+// end gives the connection back to the pool as it was, without locks and with its
+// own settings. If that fails it is closed: the pool must not hand out a
+// connection that holds a lock.
 func (lc *lockConn) end() {
 	ctx, cancel := context.WithTimeout(context.Background(), lc.store.callTimeout())
 	defer cancel()
@@ -316,6 +352,6 @@ func (lc *lockConn) end() {
 	lc.conn = nil
 }
 
-// lockID is the advisory lock of a name. That two names share one is as likely
-// as a lightning strike, and would only make one wait for the other.
+// lockID returns the advisory lock of a name. If two names ever shared one, each
+// would wait for the other and nothing else would go wrong.
 func lockID(name []byte) int64 { return int64(binary.BigEndian.Uint64(name)) }

@@ -13,9 +13,10 @@ import (
 	"github.com/astravue/mcp-client-go/tokenstore"
 )
 
-// The key that names rows is itself a row: the caller's keys come and go, and
-// the names stay. It also tells wrong keys, which would otherwise see an empty
-// store.
+// Rows are named by a keyed hash. Its key is a random one in a row of its own,
+// sealed like the others: Store.Keys are rotated, and the names must stay. The
+// row also shows that Store.Keys are the wrong ones; without it they would see
+// a store without any records.
 var nameKeyRow = []byte{}
 
 const entryNameKey tokenstore.Entry = 2
@@ -39,8 +40,9 @@ func (s *Store) nameOf(ctx context.Context, keys sealingKeys, key tokenstore.Key
 	return mac.Sum(nil), nil
 }
 
-// errNoNameKey is of a table whose entries have no names any more: to take it
-// for an empty one would have everybody sign in again beside what is there.
+// errNoNameKey is returned for a table that has entries and has lost the key of
+// their names. If it were taken for an empty one, everybody would sign in again
+// and the old rows would stay for ever.
 var errNoNameKey = fmt.Errorf("%w: the table has entries, and not the key that names them", tokenstore.ErrCorrupt)
 
 func readNameKey(ctx context.Context, c *pgx.Conn, keys sealingKeys) ([]byte, error) {
@@ -64,11 +66,12 @@ func readNameKey(ctx context.Context, c *pgx.Conn, keys sealingKeys) ([]byte, er
 			return nil, err
 		}
 		if used {
-			continue // another replica's first entries come after its key
+			continue // another replica has made the key since, and entries: read it
 		}
 		fresh := make([]byte, KeySize)
 		_, _ = rand.Read(fresh) // never fails
-		// Another replica's may be there first.
+		// If another replica was first, this inserts nothing, and the loop reads that
+		// replica's key.
 		if _, err := c.Exec(ctx, insertSealed, nameKeyRow, entryNameKey, newVersion(), keys.seal(nameKeyRow, entryNameKey, fresh)); err != nil {
 			return nil, err
 		}

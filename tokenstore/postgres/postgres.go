@@ -23,39 +23,40 @@ const (
 )
 
 // Store keeps records in a PostgreSQL database whose table [Migrate] has made.
-// Pool and Keys are required, and the zero value of the rest is right. One
-// Store serves a process; it must not be copied or changed after first use.
+// Pool and Keys are required; the other fields may be zero. A process needs one
+// Store. It must not be copied or changed after first use.
 type Store struct {
-	// Pool is the caller's, who closes it. It needs two connections at least,
-	// and is best not shared with code that keeps connections for long.
+	// Pool is closed by the caller. It needs at least two connections, and should
+	// not be shared with code that keeps connections for long.
 	Pool *pgxpool.Pool
 
-	// Keys seal what is stored: each of [KeySize] random bytes, all replicas'
-	// the same. The first seals, all open; see the package documentation for
-	// rotation.
+	// Keys seal the records, each with [KeySize] random bytes. All replicas have
+	// the same keys. The first key seals and all of them open; see "Keys" in the
+	// package documentation for rotation.
 	Keys []tokenstore.Secret
 
-	// LockTimeout bounds an Update's wait; 0: [tokenstore.DefaultLockTimeout].
+	// LockTimeout bounds how long Update waits for its lock. If 0,
+	// [tokenstore.DefaultLockTimeout].
 	LockTimeout time.Duration
 
-	// IdleTimeout is how long who holds a lock may leave the database without
-	// a word before the server takes it away: a little above the longest
-	// request made under it. 0: 40 s, for the 30 s of a refresh.
+	// IdleTimeout is how long the holder of a lock may send nothing to the
+	// database before the server takes the lock away. It should be a little
+	// longer than the longest request that is made with the lock held. If 0,
+	// 40 s, for the 30 s of a refresh.
 	IdleTimeout time.Duration
 
-	// CallTimeout bounds each call to the database, and a wait for a
-	// connection in which no other call of this Store is answered; 0: 5 s.
-	// Behind calls that are answered, a call waits for its turn, LockTimeout
-	// and CallTimeout together at most. A save whose connection has gone has
-	// CallTimeout for another one too, since others wait for its lock.
+	// CallTimeout bounds each call to the database. It also bounds the wait for a
+	// connection of the pool while the database answers no other call of this
+	// Store. While it does answer others, a call waits for its turn, at most
+	// LockTimeout and CallTimeout together. If 0, 5 s.
 	CallTimeout time.Duration
 
 	nameKey atomic.Pointer[[]byte]
 	gate    gate.Gate
-	answers atomic.Uint64 // that calls have got
+	answers atomic.Uint64 // how many calls the database has answered
 
 	slotsOnce sync.Once
-	slots     chan struct{} // half of the pool; full: none is free
+	slots     chan struct{} // holds an element for each lockConn; its capacity is half of the pool
 
 	signInMu sync.Mutex
 	signIn   *signInConn // nil: nobody signs in
@@ -121,7 +122,7 @@ func (s *Store) Delete(ctx context.Context, key tokenstore.Key) error {
 	return s.Update(ctx, key, func(ctx context.Context, l *tokenstore.Locked) error { return l.Delete(ctx) })
 }
 
-// prepare is what comes before everything else.
+// prepare returns the keys and the name of key's rows, or why nothing can be read.
 func (s *Store) prepare(ctx context.Context, key tokenstore.Key) (keys sealingKeys, name []byte, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, nil, err
@@ -136,8 +137,8 @@ func (s *Store) prepare(ctx context.Context, key tokenstore.Key) (keys sealingKe
 	return keys, name, err
 }
 
-// do calls f with a connection from the pool. After a restart of the server
-// the pool holds broken ones; they are passed over.
+// do calls f with a connection of the pool. If that turns out to be broken, as all
+// are after a restart of the server, it calls f again with another one.
 func (s *Store) do(ctx context.Context, what string, f func(context.Context, *pgx.Conn) error) error {
 	c, err := s.connect(ctx)
 	limited, cancel := context.WithTimeout(ctx, s.callTimeout())
@@ -156,7 +157,7 @@ func (s *Store) do(ctx context.Context, what string, f func(context.Context, *pg
 	}
 }
 
-// use calls f, and counts whether the database has answered.
+// use calls f, and counts the call if the database has answered.
 func (s *Store) use(ctx context.Context, c *pgx.Conn, f func(context.Context, *pgx.Conn) error) error {
 	err := f(ctx, c)
 	if !c.IsClosed() {
@@ -165,9 +166,10 @@ func (s *Store) use(ctx context.Context, c *pgx.Conn, f func(context.Context, *p
 	return err
 }
 
-// connect waits for a connection of the pool. A busy pool gives them in the
-// order in which they were asked for; one that gives none, and whose other
-// calls get no answers either, has no database.
+// connect waits for a connection of the pool, which serves callers in order. A
+// wait may be long for two reasons: many callers are served before this one, or
+// the database is down. In the first case other calls get answers. So the wait
+// ends when callTimeout passes without an answer to any call.
 func (s *Store) connect(ctx context.Context) (*pgxpool.Conn, error) {
 	limit := s.callTimeout()
 	wait, cancel := context.WithTimeout(ctx, orDefault(s.LockTimeout, tokenstore.DefaultLockTimeout)+limit)
@@ -192,7 +194,8 @@ func (s *Store) connect(ctx context.Context) (*pgxpool.Conn, error) {
 
 func (s *Store) callTimeout() time.Duration { return orDefault(s.CallTimeout, defaultCallTimeout) }
 
-// fail gives an error of pgx, which shows no parameters, this module's types.
+// fail wraps an error of pgx in this module's types. pgx shows no parameters in
+// its errors, so no secret.
 func fail(ctx context.Context, what string, err error) error {
 	var refused *pgconn.PgError
 	switch {

@@ -9,11 +9,11 @@ import (
 	"github.com/astravue/mcp-client-go/tokenstore"
 )
 
-// Reseal seals anew, with the first key, all that an older one has sealed, and
-// returns how much that was. It takes no locks, may run beside everything else
-// and may be repeated. What none of the keys opens stays as it is, and the
-// error, which wraps [tokenstore.ErrCorrupt], counts it. It wraps that, too, if
-// the key that names the entries has gone.
+// Reseal seals with the first key every row that an older key has sealed, and
+// returns their number. It takes no locks, so it may run beside everything else,
+// and it may be repeated. A row that none of the keys opens stays as it is. The
+// error then wraps [tokenstore.ErrCorrupt] and says how many there are. It also
+// wraps that if the key that names the rows is missing.
 func (s *Store) Reseal(ctx context.Context) (resealed int, err error) {
 	keys, err := newSealingKeys(s.Keys)
 	if err != nil {
@@ -47,7 +47,7 @@ func (s *Store) Reseal(ctx context.Context) (resealed int, err error) {
 				if err != nil || key == 0 {
 					continue
 				}
-				// The version stays: nothing that a holder has read is out of date.
+				// The version stays, since the data does: whoever holds the lock may go on.
 				done, err := c.Exec(ctx, replaceSeal, after.Name, after.Entry, after.Version, after.Sealed, keys.seal(after.Name, after.Entry, data))
 				if err != nil {
 					return err

@@ -12,9 +12,9 @@ import (
 	"github.com/astravue/mcp-client-go/tokenstore"
 )
 
-// Schema is what [Migrate] runs, for those who have migrations of their own.
-// The table is made in, and looked for along, the connection's search_path;
-// who only uses it needs select, insert, update and delete.
+// Schema is the statement that [Migrate] runs, for applications with migrations
+// of their own. The table is made in, and looked for along, the connection's
+// search_path. A role that only uses it needs select, insert, update and delete.
 const Schema = `create table if not exists astravue_mcp_tokens (
 	name    bytea       not null, -- keyed hash; empty: of the store itself
 	entry   smallint    not null, -- 0 record, 1 pending mark, 2 the key that hashes names
@@ -36,19 +36,20 @@ const (
 	replaceSeal  = `update astravue_mcp_tokens set sealed = $5 where name = $1 and entry = $2 and version = $3 and sealed = $4`
 )
 
-// migrationLock is an advisory lock like a record's. Any number serves.
+// migrationLock is the number of an advisory lock, chosen at random.
 const migrationLock = 0x61737472_61767565
 
-// Migrate makes the table where it is not there yet. It may be called at every
-// start, by many replicas at once, and by a role that may make nothing.
+// Migrate makes the table if it does not exist. It may be called at every start
+// and by many replicas at once. If the table exists, the role need not be allowed
+// to make tables.
 //
-// A table that is there is taken if its owner could do anything to it in any
-// case: the role that asks, the owner of the schema or the database, or a
-// superuser. Another role's table is refused, and so is a trigger whose
-// function is another role's: it would run as the application. So is a
-// search_path that names pg_catalog after a schema, where whoever may make
-// functions there would stand in for PostgreSQL's own. Who has the table made by
-// a role of another kind runs [Schema] and does not call Migrate.
+// Migrate refuses a table that another role could have prepared. The owner of
+// the table must be a role that can do anything to it in any case: the calling
+// role, the owner of the schema or the database, or a superuser. So must
+// the owner of each trigger's function, which runs as the application. The
+// search_path must not name pg_catalog after another schema, where a role that
+// makes functions could replace PostgreSQL's own. If another role makes the
+// table, run [Schema] as that role and do not call Migrate.
 func Migrate(ctx context.Context, pool *pgxpool.Pool) error {
 	err := pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
 		if err := checkPath(ctx, tx); err != nil {
@@ -64,14 +65,15 @@ func Migrate(ctx context.Context, pool *pgxpool.Pool) error {
 		if exists, err := checkTable(ctx, tx); err != nil || exists {
 			return err // who may not create anything may still call Migrate
 		}
-		// Two at once would otherwise fail with a duplicate key of the catalogue.
+		// Without the lock, the second of two at once fails: "create table if not
+		// exists" then violates a unique key of the catalogue.
 		if _, err := tx.Exec(ctx, `select pg_advisory_xact_lock($1)`, int64(migrationLock)); err != nil {
 			return err
 		}
 		if _, err := tx.Exec(ctx, Schema); err != nil {
 			return err
 		}
-		_, err := checkTable(ctx, tx) // somebody else's may be there since
+		_, err := checkTable(ctx, tx) // somebody else may have made it since
 		return err
 	})
 	if err != nil && ctx.Err() != nil {
@@ -83,9 +85,9 @@ func Migrate(ctx context.Context, pool *pgxpool.Pool) error {
 	return nil
 }
 
-// checkPath refuses a search_path in which pg_catalog does not come first, as
-// it does where it is not named. pg_temp may stand before it: no function is
-// looked for there.
+// checkPath refuses a search_path in which another schema comes before
+// pg_catalog. pg_catalog comes first if the path does not name it. pg_temp may
+// come before it, since PostgreSQL looks for no functions there.
 func checkPath(ctx context.Context, tx pgx.Tx) error {
 	var path []string
 	if err := tx.QueryRow(ctx, `select pg_catalog.current_schemas(true)::pg_catalog.text[]`).Scan(&path); err != nil {
@@ -102,8 +104,7 @@ func checkPath(ctx context.Context, tx pgx.Tx) error {
 	return nil
 }
 
-// trusted are the roles that can do what they like to the table c of the
-// schema n in any case.
+// trusted selects the roles that can do anything to a table of the schema n.
 const trusted = `(select r.oid from pg_roles r, pg_database d
 	where d.datname = current_database() and (r.rolsuper or r.rolname = current_user or r.oid = d.datdba or r.oid = n.nspowner))`
 
@@ -112,8 +113,8 @@ const lookAtTable = `select n.nspname, pg_get_userbyid(c.relowner), c.relkind in
 		where t.tgrelid = c.oid and not t.tgisinternal and p.proowner not in ` + trusted + ` order by t.tgname limit 1)
 	from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = to_regclass('astravue_mcp_tokens')`
 
-// checkTable reports whether there is a table, and whether it is somebody
-// else's.
+// checkTable reports whether the table exists. It returns an error if the table
+// is not to be trusted.
 func checkTable(ctx context.Context, tx pgx.Tx) (exists bool, err error) {
 	var schema, owner string
 	var isTable, ours bool

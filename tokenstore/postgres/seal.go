@@ -14,9 +14,9 @@ const KeySize = 32
 // sealVersion is the first byte of everything sealed.
 const sealVersion = 1
 
-// sealingKeys seal with its first key and opens with any. Nonces are random, which
-// is good for 2^32 seals with one key (SP 800-38D §8.3): 10,000 users who
-// refresh every half hour take eight years.
+// sealingKeys seal with the first key and open with any. Nonces are random, which
+// allows 2^32 seals with one key (NIST SP 800-38D §8.3): 10,000 users who refresh
+// every half hour take more than eight years.
 type sealingKeys []cipher.AEAD
 
 func newSealingKeys(given []tokenstore.Secret) (keys sealingKeys, err error) {
@@ -37,7 +37,8 @@ func newSealingKeys(given []tokenstore.Secret) (keys sealingKeys, err error) {
 	return keys, nil
 }
 
-// place is what is sealed with an entry, so that it is of no use elsewhere.
+// place is authenticated together with an entry, so that a row that was copied
+// under another name, or to the other kind of entry, cannot be opened.
 func place(name []byte, e tokenstore.Entry) []byte {
 	return fmt.Appendf(nil, "astravue-mcp %d %x", e, name)
 }
@@ -46,7 +47,7 @@ func (keys sealingKeys) seal(name []byte, e tokenstore.Entry, data []byte) []byt
 	return keys[0].Seal([]byte{sealVersion}, nil, data, place(name, e))
 }
 
-// open returns what was sealed, and which key did it.
+// open returns the data of a sealed entry, and the index of the key that sealed it.
 func (keys sealingKeys) open(name []byte, e tokenstore.Entry, sealed []byte) (data []byte, key int, err error) {
 	if len(sealed) == 0 || sealed[0] != sealVersion {
 		return nil, 0, fmt.Errorf("%w: the %s was not sealed by this version", tokenstore.ErrCorrupt, e)

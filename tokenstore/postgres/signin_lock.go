@@ -8,25 +8,31 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// A signInConn holds the sign-in locks of this process. It is beside the pool,
-// and says a word to the database from time to time: who signs in may take
-// longer than the idle timeout, unless the whole process stands still.
+// A signInConn holds the sign-in locks of this process, all on one connection. A
+// sign-in waits for a person, for minutes. If each held a connection of the pool,
+// a few people could keep everybody from refreshing. So this connection is
+// taken out of the pool, which opens another one in its place.
+//
+// The server's idle timeout must not end a slow sign-in, and must end the locks
+// of a process that is stopped. So a goroutine pings while the process runs.
 type signInConn struct {
 	store *Store
-	users int // who hold a lock or wait for one; under store.signInMu
-	stop  context.CancelFunc
+	users int                // sign-ins that hold a lock or wait for one; guarded by store.signInMu
+	stop  context.CancelFunc // of keepAlive
 
-	mu   sync.Mutex
+	mu   sync.Mutex // one statement at a time
 	conn *pgx.Conn
 }
 
-// How often a sign-in lock that another process has is tried again. Waiting in
-// the database would keep the shared connection from everybody else.
+// How often a sign-in lock that another process holds is tried again. A statement
+// that waits in the database would keep the connection from all other sign-ins.
 const (
 	firstTry = 20 * time.Millisecond
 	lastTry  = 500 * time.Millisecond
 )
 
+// lockSignIn takes the sign-in lock of x and reads its entries. What is saved
+// under it goes over the pool, not over the shared connection.
 func (s *Store) lockSignIn(ctx context.Context, start time.Time, x *lockedEntries) (release func(), err error) {
 	id := lockID(x.name)
 	c, err := s.joinSignIn(ctx)
@@ -38,7 +44,7 @@ func (s *Store) lockSignIn(ctx context.Context, start time.Time, x *lockedEntrie
 		err := c.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 			return conn.QueryRow(ctx, tryLock, id).Scan(&locked)
 		})
-		if err != nil && c.broken() {
+		if err != nil && c.broken() { // all join a new connection
 			c.leave()
 			if c, err = s.joinSignIn(ctx); err != nil {
 				return nil, err
@@ -82,11 +88,12 @@ func (s *Store) lockSignIn(ctx context.Context, start time.Time, x *lockedEntrie
 	}
 }
 
-// signInTurn is the turn to look after the connection for sign-ins. It is no
-// entry's name.
+// signInTurn is the name in the gate for opening the connection, so that one
+// goroutine opens it. It cannot be the name of a row, which has 32 bytes.
 const signInTurn = "sign-in"
 
-// joinSignIn returns the connection for sign-ins, and opens it for the first.
+// joinSignIn returns the connection for sign-ins and counts a user of it. The
+// first user opens it, and so does the next one after it broke.
 func (s *Store) joinSignIn(ctx context.Context) (*signInConn, error) {
 	limited, cancel := context.WithTimeout(ctx, s.callTimeout())
 	defer cancel()
@@ -133,6 +140,7 @@ func (s *Store) joinSignIn(ctx context.Context) (*signInConn, error) {
 	return c, nil
 }
 
+// leave counts a user out. The last one closes the connection.
 func (c *signInConn) leave() {
 	c.store.signInMu.Lock()
 	c.users--
@@ -148,8 +156,8 @@ func (c *signInConn) leave() {
 	_ = c.do(context.Background(), func(ctx context.Context, conn *pgx.Conn) error { return conn.Close(ctx) })
 }
 
-// do calls f with the connection, and a context that no caller ends: the
-// connection, which is everybody's, would break.
+// do calls f with the connection. The end of the caller's ctx does not reach f: it
+// would break the connection, and with it the locks of all other sign-ins.
 func (c *signInConn) do(ctx context.Context, f func(context.Context, *pgx.Conn) error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.store.callTimeout())
 	defer cancel()
@@ -164,6 +172,7 @@ func (c *signInConn) broken() bool {
 	return c.conn.IsClosed()
 }
 
+// keepAlive pings three times in each idle timeout, until ctx ends.
 func (c *signInConn) keepAlive(ctx context.Context) {
 	ticker := time.NewTicker(max(time.Millisecond, c.store.idleTimeout()/3))
 	defer ticker.Stop()
