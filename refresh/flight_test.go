@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/astravue/mcp-client-go/internal/clock"
@@ -81,15 +82,17 @@ func TestResourceIsSentAsGrantedOrNotAtAll(t *testing.T) {
 
 // A store that takes longer for a save than it is tried again saves all the same.
 func TestSlowSave(t *testing.T) {
-	a, store := newAuthServer(t), new(fullDisk)
-	old := save(t, store, a.issue(time.Hour))
-	store.slow = 200 * time.Millisecond
-	s := newSourceOf(t, refresh.Config{Store: store, Key: grantKey, SaveTimeout: 10 * time.Millisecond})
-	got := access(t, s)
-	if now := stored(t, store); now.Generation == old || !now.Grant.AccessToken.Equal(got.Token) {
-		t.Error("the new token is not saved")
-	}
-	a.wantRequests(t, 1)
+	synctest.Test(t, func(t *testing.T) {
+		a, store := newBubbleServer(t), new(fullDisk)
+		old := save(t, store, a.issue(time.Hour))
+		store.slow = 200 * time.Millisecond
+		s := newSourceOf(t, refresh.Config{Store: store, Key: grantKey, SaveTimeout: 10 * time.Millisecond})
+		got := access(t, s)
+		if now := stored(t, store); now.Generation == old || !now.Grant.AccessToken.Equal(got.Token) {
+			t.Error("the new token is not saved")
+		}
+		a.wantRequests(t, 1)
+	})
 }
 
 func TestNoRefreshToken(t *testing.T) {
@@ -247,55 +250,59 @@ func TestATokenIsNotSentByWhoStoodStill(t *testing.T) {
 }
 
 func TestLockTimeout(t *testing.T) {
-	a := newAuthServer(t)
-	store := &tokenstore.Memory{LockTimeout: 50 * time.Millisecond}
-	save(t, store, a.issue(time.Hour))
-	held, release := make(chan struct{}), make(chan struct{})
-	go func() {
-		_ = store.Update(context.Background(), grantKey, func(context.Context, *tokenstore.Locked) error {
-			close(held)
-			<-release
-			return nil
-		})
-	}()
-	<-held
-	s := newSource(t, store)
-	var timeout *tokenstore.LockTimeoutError
-	if err := wantRetry(t, s); !errors.As(err, &timeout) || timeout.Waited < 50*time.Millisecond {
-		t.Errorf("got %v", err)
-	}
-	a.wantRequests(t, 0)
-	close(release)
-	advance(t, 2*time.Second)
-	access(t, s)
-	a.wantRequests(t, 1)
+	synctest.Test(t, func(t *testing.T) {
+		a := newBubbleServer(t)
+		store := &tokenstore.Memory{LockTimeout: 50 * time.Millisecond}
+		save(t, store, a.issue(time.Hour))
+		held, release := make(chan struct{}), make(chan struct{})
+		go func() {
+			_ = store.Update(context.Background(), grantKey, func(context.Context, *tokenstore.Locked) error {
+				close(held)
+				<-release
+				return nil
+			})
+		}()
+		<-held
+		s := newSource(t, store)
+		var timeout *tokenstore.LockTimeoutError
+		if err := wantRetry(t, s); !errors.As(err, &timeout) || timeout.Waited < 50*time.Millisecond {
+			t.Errorf("got %v", err)
+		}
+		a.wantRequests(t, 0)
+		close(release)
+		advance(t, 2*time.Second)
+		access(t, s)
+		a.wantRequests(t, 1)
+	})
 }
 
 // A failure while a process waits for the lock is its failure too: the others
 // do not try in turn.
 func TestThoseWhoWaitShareTheFailure(t *testing.T) {
-	a, store := newAuthServer(t), new(tokenstore.Memory)
-	generation := save(t, store, a.issue(time.Hour))
-	s := newSource(t, store)
-	got := make(chan error)
-	if err := store.Update(t.Context(), grantKey, func(ctx context.Context, l *tokenstore.Locked) error {
-		go func() {
-			_, err := s.Access(context.Background())
-			got <- err
-		}()
-		time.Sleep(50 * time.Millisecond)
-		err := l.SetMark(ctx, tokenstore.Mark{Generation: generation, Failures: 1, NotBefore: clock.Now()})
-		time.Sleep(10 * time.Millisecond)
-		return err
-	}); err != nil {
-		t.Fatal(err)
-	}
-	if err, retry := <-got, (*refresh.RetryError)(nil); !errors.As(err, &retry) {
-		t.Errorf("got %v", err)
-	}
-	a.wantRequests(t, 0)
-	access(t, s)
-	a.wantRequests(t, 1)
+	synctest.Test(t, func(t *testing.T) {
+		a, store := newBubbleServer(t), new(tokenstore.Memory)
+		generation := save(t, store, a.issue(time.Hour))
+		s := newSource(t, store)
+		got := make(chan error)
+		if err := store.Update(t.Context(), grantKey, func(ctx context.Context, l *tokenstore.Locked) error {
+			go func() {
+				_, err := s.Access(context.Background())
+				got <- err
+			}()
+			time.Sleep(50 * time.Millisecond)
+			err := l.SetMark(ctx, tokenstore.Mark{Generation: generation, Failures: 1, NotBefore: clock.Now()})
+			time.Sleep(10 * time.Millisecond)
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if err, retry := <-got, (*refresh.RetryError)(nil); !errors.As(err, &retry) {
+			t.Errorf("got %v", err)
+		}
+		a.wantRequests(t, 0)
+		access(t, s)
+		a.wantRequests(t, 1)
+	})
 }
 
 func TestBackoffDoublesUpToAMinute(t *testing.T) {
@@ -396,36 +403,38 @@ func TestMarkOfAnOlderGenerationIsVoid(t *testing.T) {
 // The server rotated and the answer was lost: one more try, not before the
 // access token is dead, and then the error says what happened.
 func TestAnswerLost(t *testing.T) {
-	a, store := newAuthServer(t), new(tokenstore.Memory)
-	a.lose = hangsUp
-	g := a.issue(0)
-	save(t, store, g)
-	s := newSource(t, store)
-	access(t, s)
-	advance(t, 29*time.Minute+30*time.Second)
-	access(t, s)
-	eventually(t, "an early refresh fails", func() bool { return mark(t, store).Pending })
-	a.set(func() { a.lose = nil })
-	for range 10 { // here, and in processes that start now
-		advance(t, 2*time.Second)
+	synctest.Test(t, func(t *testing.T) {
+		a, store := newBubbleServer(t), new(tokenstore.Memory)
+		a.lose = hangsUp
+		g := a.issue(0)
+		save(t, store, g)
+		s := newSource(t, store)
 		access(t, s)
-		if got := access(t, newSource(t, store)); !got.Token.Equal(g.AccessToken) || !a.accepts(got.Token.Reveal()) {
-			t.Fatal("the live token is gone")
+		advance(t, 29*time.Minute+30*time.Second)
+		access(t, s)
+		eventually(t, "an early refresh fails", func() bool { return mark(t, store).Pending })
+		a.set(func() { a.lose = nil })
+		for range 10 { // here, and in processes that start now
+			advance(t, 2*time.Second)
+			access(t, s)
+			if got := access(t, newSource(t, store)); !got.Token.Equal(g.AccessToken) || !a.accepts(got.Token.Reveal()) {
+				t.Fatal("the live token is gone")
+			}
 		}
-	}
-	a.wantRequests(t, 1)
-	advance(t, time.Minute)
-	other := newSource(t, store)
-	err := wantError(t, other, refresh.ErrAnswerLost)
-	if !errors.Is(err, refresh.ErrLoginRequired) {
-		t.Errorf("%v does not wrap ErrLoginRequired", err)
-	}
-	wantError(t, other, refresh.ErrAnswerLost)
-	wantError(t, s, refresh.ErrLoginRequired)
-	a.wantRequests(t, 2)
-	if m := mark(t, store); m.Pending {
-		t.Errorf("the mark is left: %+v", m)
-	}
+		a.wantRequests(t, 1)
+		advance(t, time.Minute)
+		other := newSource(t, store)
+		err := wantError(t, other, refresh.ErrAnswerLost)
+		if !errors.Is(err, refresh.ErrLoginRequired) {
+			t.Errorf("%v does not wrap ErrLoginRequired", err)
+		}
+		wantError(t, other, refresh.ErrAnswerLost)
+		wantError(t, s, refresh.ErrLoginRequired)
+		a.wantRequests(t, 2)
+		if m := mark(t, store); m.Pending {
+			t.Errorf("the mark is left: %+v", m)
+		}
+	})
 }
 
 // A second try that the server did not carry out says nothing about the first.
@@ -537,37 +546,39 @@ func TestARefreshKeepsWhenTheIssuerWasNew(t *testing.T) {
 }
 
 func TestDeadOnArrival(t *testing.T) {
-	a, store := newAuthServer(t), new(tokenstore.Memory)
-	a.TTL = 50 * time.Millisecond
-	a.fault = func(http.ResponseWriter, *http.Request) bool { time.Sleep(100 * time.Millisecond); return false }
-	old := a.issue(time.Hour)
-	save(t, store, old)
-	s, other := newSource(t, store), newSource(t, store)
-	var wg sync.WaitGroup
-	for i := range 64 {
-		wg.Go(func() {
-			s := s
-			if i%2 == 0 {
-				s = other
-			}
-			_, err := s.Access(t.Context())
-			if retry := (*refresh.RetryError)(nil); !errors.As(err, &retry) || !errors.Is(err, refresh.ErrDeadOnArrival) {
-				t.Errorf("got the error %v", err)
-			}
-		})
-	}
-	wg.Wait()
-	wantError(t, s, refresh.ErrDeadOnArrival)
-	wantError(t, newSource(t, store), refresh.ErrDeadOnArrival)
-	a.wantRequests(t, 1)
-	if stored(t, store).Grant.RefreshToken.Equal(old.RefreshToken) {
-		t.Error("the rotated refresh token was not saved")
-	}
-	// It is no loss: once the server is quick again, so are we.
-	a.set(func() { a.fault = nil; a.TTL = time.Hour })
-	advance(t, 10*time.Second)
-	access(t, s)
-	a.wantRequests(t, 2)
+	synctest.Test(t, func(t *testing.T) {
+		a, store := newBubbleServer(t), new(tokenstore.Memory)
+		a.TTL = 50 * time.Millisecond
+		a.fault = func(http.ResponseWriter, *http.Request) bool { time.Sleep(100 * time.Millisecond); return false }
+		old := a.issue(time.Hour)
+		save(t, store, old)
+		s, other := newSource(t, store), newSource(t, store)
+		var wg sync.WaitGroup
+		for i := range 64 {
+			wg.Go(func() {
+				s := s
+				if i%2 == 0 {
+					s = other
+				}
+				_, err := s.Access(t.Context())
+				if retry := (*refresh.RetryError)(nil); !errors.As(err, &retry) || !errors.Is(err, refresh.ErrDeadOnArrival) {
+					t.Errorf("got the error %v", err)
+				}
+			})
+		}
+		wg.Wait()
+		wantError(t, s, refresh.ErrDeadOnArrival)
+		wantError(t, newSource(t, store), refresh.ErrDeadOnArrival)
+		a.wantRequests(t, 1)
+		if stored(t, store).Grant.RefreshToken.Equal(old.RefreshToken) {
+			t.Error("the rotated refresh token was not saved")
+		}
+		// It is no loss: once the server is quick again, so are we.
+		a.set(func() { a.fault = nil; a.TTL = time.Hour })
+		advance(t, 10*time.Second)
+		access(t, s)
+		a.wantRequests(t, 2)
+	})
 }
 
 func TestLogoutDuringARefreshWins(t *testing.T) {
@@ -615,26 +626,28 @@ func TestRenewedElsewhereIsAdoptedThoughItIsEarlyAgain(t *testing.T) {
 		a.wantRequests(t, 0)
 	})
 	t.Run("under the lock", func(t *testing.T) {
-		a, store := newAuthServer(t), new(tokenstore.Memory)
-		save(t, store, a.issue(time.Hour))
-		s := newSource(t, store)
-		got := make(chan *refresh.Access)
-		var generation string
-		if err := store.Update(t.Context(), grantKey, func(ctx context.Context, l *tokenstore.Locked) (err error) {
-			go func() {
-				a, _ := s.Access(context.Background())
-				got <- a
-			}()
-			time.Sleep(50 * time.Millisecond)
-			generation, err = l.Save(ctx, tokenstore.Record{Grant: a.issue(29*time.Minute + 30*time.Second)})
-			return err
-		}); err != nil {
-			t.Fatal(err)
-		}
-		if got := <-got; got == nil || got.Generation != generation {
-			t.Errorf("got %+v", got)
-		}
-		a.wantRequests(t, 0)
+		synctest.Test(t, func(t *testing.T) {
+			a, store := newBubbleServer(t), new(tokenstore.Memory)
+			save(t, store, a.issue(time.Hour))
+			s := newSource(t, store)
+			got := make(chan *refresh.Access)
+			var generation string
+			if err := store.Update(t.Context(), grantKey, func(ctx context.Context, l *tokenstore.Locked) (err error) {
+				go func() {
+					a, _ := s.Access(context.Background())
+					got <- a
+				}()
+				synctest.Wait()
+				generation, err = l.Save(ctx, tokenstore.Record{Grant: a.issue(29*time.Minute + 30*time.Second)})
+				return err
+			}); err != nil {
+				t.Fatal(err)
+			}
+			if got := <-got; got == nil || got.Generation != generation {
+				t.Errorf("got %+v", got)
+			}
+			a.wantRequests(t, 0)
+		})
 	})
 }
 

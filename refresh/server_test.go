@@ -1,9 +1,11 @@
 package refresh_test
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -31,7 +33,7 @@ var (
 // refresh token comes back. It is as strict as can be: what is not exactly the
 // request of this grant is invalid_request.
 type authServer struct {
-	*httptest.Server
+	URL string
 	TTL time.Duration // of access tokens; below 0 expires_in is left out
 
 	mu       sync.Mutex
@@ -48,12 +50,59 @@ type authServer struct {
 
 func newAuthServer(t testing.TB) *authServer {
 	a := &authServer{TTL: 30 * time.Minute, access: map[string]time.Time{}, spent: map[string]bool{}, omit: map[string]bool{}}
-	mux := http.NewServeMux()
-	mux.HandleFunc("POST /token", a.token)
-	a.Server = httptest.NewServer(mux)
-	t.Cleanup(a.Close)
+	srv := httptest.NewServer(a.handler())
+	t.Cleanup(srv.Close)
+	a.URL = srv.URL
 	return a
 }
+
+func (a *authServer) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /token", a.token)
+	return mux
+}
+
+// newBubbleServer is newAuthServer in memory, for a bubble: the sockets are pipes, all above them
+// is real. The sources of the test ask it.
+func newBubbleServer(t testing.TB) *authServer {
+	a := &authServer{URL: "http://127.0.0.1", TTL: 30 * time.Minute, access: map[string]time.Time{}, spent: map[string]bool{}, omit: map[string]bool{}}
+	accepted := make(pipes)
+	srv := &http.Server{Handler: a.handler()}
+	go func() { _ = srv.Serve(accepted) }()
+	t.Cleanup(func() { _ = srv.Close() })
+	transport := &http.Transport{DialContext: accepted.dial}
+	t.Cleanup(transport.CloseIdleConnections)
+	inMemory.Store(t.Name(), &http.Client{Transport: transport})
+	t.Cleanup(func() { inMemory.Delete(t.Name()) })
+	return a
+}
+
+// inMemory has the *http.Client of each test whose server is in memory, by the test's name.
+var inMemory sync.Map
+
+// pipes is a listener in memory.
+type pipes chan net.Conn
+
+func (p pipes) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	here, there := net.Pipe()
+	select {
+	case p <- there:
+		return here, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (p pipes) Accept() (net.Conn, error) {
+	c, ok := <-p
+	if !ok {
+		return nil, net.ErrClosed
+	}
+	return c, nil
+}
+
+func (p pipes) Close() error   { close(p); return nil }
+func (p pipes) Addr() net.Addr { return &net.TCPAddr{} }
 
 // issue returns a grant as a sign-in would leave it. The age is how old its
 // access token already is.

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/astravue/mcp-client-go/internal/clock"
@@ -73,35 +74,37 @@ func TestEarlyRefreshIsInTheForegroundFirst(t *testing.T) {
 }
 
 func TestEarlyRefreshIsInTheBackgroundLater(t *testing.T) {
-	a, store := newAuthServer(t), new(tokenstore.Memory)
-	save(t, store, a.issue(0))
-	s := newSource(t, store)
-	first := access(t, s)
+	synctest.Test(t, func(t *testing.T) {
+		a, store := newBubbleServer(t), new(tokenstore.Memory)
+		save(t, store, a.issue(0))
+		s := newSource(t, store)
+		first := access(t, s)
 
-	block := make(chan struct{})
-	var blocked atomic.Int32
-	a.set(func() {
-		a.fault = func(http.ResponseWriter, *http.Request) bool { blocked.Add(1); <-block; return false }
-	})
-	advance(t, 29*time.Minute+30*time.Second)
-	var slowest time.Duration
-	for range 1000 {
-		start := time.Now()
-		if got := access(t, s); got != first {
-			t.Fatal("got another token than the live one")
+		block := make(chan struct{})
+		var blocked atomic.Int32
+		a.set(func() {
+			a.fault = func(http.ResponseWriter, *http.Request) bool { blocked.Add(1); <-block; return false }
+		})
+		advance(t, 29*time.Minute+30*time.Second)
+		var slowest time.Duration
+		for range 1000 {
+			start := time.Now()
+			if got := access(t, s); got != first {
+				t.Fatal("got another token than the live one")
+			}
+			slowest = max(slowest, time.Since(start))
 		}
-		slowest = max(slowest, time.Since(start))
-	}
-	eventually(t, "a refresh starts", func() bool { return blocked.Load() == 1 })
-	if got := access(t, s); got != first {
-		t.Error("callers do not get the live token while a refresh is under way")
-	}
-	if slowest > 500*time.Millisecond {
-		t.Errorf("a caller with a live token waited %v", slowest)
-	}
-	close(block)
-	eventually(t, "the new token is handed out", func() bool { return access(t, s) != first })
-	a.wantRequests(t, 1)
+		eventually(t, "a refresh starts", func() bool { return blocked.Load() == 1 })
+		if got := access(t, s); got != first {
+			t.Error("callers do not get the live token while a refresh is under way")
+		}
+		if slowest > 500*time.Millisecond {
+			t.Errorf("a caller with a live token waited %v", slowest)
+		}
+		close(block)
+		eventually(t, "the new token is handed out", func() bool { return access(t, s) != first })
+		a.wantRequests(t, 1)
+	})
 }
 
 func TestFailedEarlyRefreshIsNobodysError(t *testing.T) {
@@ -130,32 +133,36 @@ func TestFailedEarlyRefreshIsNobodysError(t *testing.T) {
 // While a failed early refresh waits for its back-off, and again when it is
 // over, callers are served; at the end they get the error.
 func TestEarlyRefreshIsTriedAgainAfterTheBackoff(t *testing.T) {
-	a, store := newAuthServer(t), new(tokenstore.Memory)
-	a.fault = answers(429, "", "Retry-After", "20")
-	save(t, store, a.issue(29*time.Minute+10*time.Second))
-	s := newSource(t, store)
-	access(t, s)
-	a.wantRequests(t, 1)
-	advance(t, 15*time.Second)
-	access(t, s)
-	time.Sleep(20 * time.Millisecond)
-	a.wantRequests(t, 1)
-	a.set(func() { a.fault = nil })
-	advance(t, 10*time.Second)
-	access(t, s)
-	eventually(t, "it is tried again", func() bool { return a.count() == 2 })
-	eventually(t, "the new token is handed out", func() bool { return access(t, s).Generation == stored(t, store).Generation })
+	synctest.Test(t, func(t *testing.T) {
+		a, store := newBubbleServer(t), new(tokenstore.Memory)
+		a.fault = answers(429, "", "Retry-After", "20")
+		save(t, store, a.issue(29*time.Minute+10*time.Second))
+		s := newSource(t, store)
+		access(t, s)
+		a.wantRequests(t, 1)
+		advance(t, 15*time.Second)
+		access(t, s)
+		synctest.Wait()
+		a.wantRequests(t, 1)
+		a.set(func() { a.fault = nil })
+		advance(t, 10*time.Second)
+		access(t, s)
+		eventually(t, "it is tried again", func() bool { return a.count() == 2 })
+		eventually(t, "the new token is handed out", func() bool { return access(t, s).Generation == stored(t, store).Generation })
+	})
 }
 
 // A clock that is set back does not stop a process from looking at its record.
 func TestClockSetBack(t *testing.T) {
-	a, store := newAuthServer(t), new(tokenstore.Memory)
-	save(t, store, a.issue(10*time.Minute))
-	s := newSource(t, store)
-	access(t, s)
-	generation := save(t, store, a.issue(10*time.Minute))
-	advance(t, -5*time.Minute)
-	eventually(t, "the record is looked at", func() bool { return access(t, s).Generation == generation })
+	synctest.Test(t, func(t *testing.T) {
+		a, store := newBubbleServer(t), new(tokenstore.Memory)
+		save(t, store, a.issue(10*time.Minute))
+		s := newSource(t, store)
+		access(t, s)
+		generation := save(t, store, a.issue(10*time.Minute))
+		advance(t, -5*time.Minute)
+		eventually(t, "the record is looked at", func() bool { return access(t, s).Generation == generation })
+	})
 }
 
 func TestRefused(t *testing.T) {
@@ -319,28 +326,30 @@ func TestForcedRefreshesUnderAClockThatIsSet(t *testing.T) {
 // A token that lives a second is renewed once in its life, from many goroutines
 // of several processes.
 func TestShortLives(t *testing.T) {
-	a, store := newAuthServer(t), new(tokenstore.Memory)
-	a.TTL = time.Second
-	a.fault = func(http.ResponseWriter, *http.Request) bool { time.Sleep(50 * time.Millisecond); return false }
-	save(t, store, a.issue(time.Hour))
-	start := time.Now()
-	var wg sync.WaitGroup
-	for range 4 {
-		s := newSource(t, store)
-		for range 16 {
-			wg.Go(func() {
-				for time.Since(start) < 1200*time.Millisecond {
-					if _, err := s.Access(t.Context()); err != nil {
-						t.Errorf("after %v: %v", time.Since(start), err)
-						return
+	synctest.Test(t, func(t *testing.T) {
+		a, store := newBubbleServer(t), new(tokenstore.Memory)
+		a.TTL = time.Second
+		a.fault = func(http.ResponseWriter, *http.Request) bool { time.Sleep(50 * time.Millisecond); return false }
+		save(t, store, a.issue(time.Hour))
+		start := time.Now()
+		var wg sync.WaitGroup
+		for range 4 {
+			s := newSource(t, store)
+			for range 16 {
+				wg.Go(func() {
+					for time.Since(start) < 1200*time.Millisecond {
+						if _, err := s.Access(t.Context()); err != nil {
+							t.Errorf("after %v: %v", time.Since(start), err)
+							return
+						}
+						time.Sleep(5 * time.Millisecond)
 					}
-					time.Sleep(5 * time.Millisecond)
-				}
-			})
+				})
+			}
 		}
-	}
-	wg.Wait()
-	a.wantRequests(t, 2) // at once, and 0.75 s after the first was sent
+		wg.Wait()
+		a.wantRequests(t, 2) // at once, and 0.75 s after the first was sent
+	})
 }
 
 func TestCancelledCallersReturnAtOnceAndTheRefreshIsSaved(t *testing.T) {
@@ -383,53 +392,57 @@ func TestCancelledCallersReturnAtOnceAndTheRefreshIsSaved(t *testing.T) {
 }
 
 func TestCloseWaitsForTheFlight(t *testing.T) {
-	a, store := newAuthServer(t), new(tokenstore.Memory)
-	asked, block := make(chan struct{}), make(chan struct{})
-	a.fault = func(http.ResponseWriter, *http.Request) bool { close(asked); <-block; return false }
-	old := save(t, store, a.issue(0))
-	s := newSource(t, store)
-	access(t, s)
-	advance(t, 29*time.Minute+30*time.Second)
-	access(t, s) // starts one in the background
-	<-asked
-	time.AfterFunc(50*time.Millisecond, func() { close(block) })
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if stored(t, store).Generation == old {
-		t.Error("Close did not wait")
-	}
-	access(t, s)
-	advance(t, time.Hour)
-	wantError(t, s, refresh.ErrClosed)
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		a, store := newBubbleServer(t), new(tokenstore.Memory)
+		asked, block := make(chan struct{}), make(chan struct{})
+		a.fault = func(http.ResponseWriter, *http.Request) bool { close(asked); <-block; return false }
+		old := save(t, store, a.issue(0))
+		s := newSource(t, store)
+		access(t, s)
+		advance(t, 29*time.Minute+30*time.Second)
+		access(t, s) // starts one in the background
+		<-asked
+		time.AfterFunc(50*time.Millisecond, func() { close(block) })
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if stored(t, store).Generation == old {
+			t.Error("Close did not wait")
+		}
+		access(t, s)
+		advance(t, time.Hour)
+		wantError(t, s, refresh.ErrClosed)
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	})
 }
 
 // Who has sent nothing yet need not wait for the lock when the process ends.
 func TestCloseDoesNotWaitForTheLock(t *testing.T) {
-	a, store := newAuthServer(t), new(tokenstore.Memory)
-	save(t, store, a.issue(time.Hour))
-	if err := store.Update(t.Context(), grantKey, func(context.Context, *tokenstore.Locked) error {
-		s := newSource(t, store)
-		got := make(chan error)
-		go func() {
-			_, err := s.Access(context.Background())
-			got <- err
-		}()
-		time.Sleep(20 * time.Millisecond)
-		if err := s.Close(); err != nil {
-			t.Error(err)
+	synctest.Test(t, func(t *testing.T) {
+		a, store := newBubbleServer(t), new(tokenstore.Memory)
+		save(t, store, a.issue(time.Hour))
+		if err := store.Update(t.Context(), grantKey, func(context.Context, *tokenstore.Locked) error {
+			s := newSource(t, store)
+			got := make(chan error)
+			go func() {
+				_, err := s.Access(context.Background())
+				got <- err
+			}()
+			synctest.Wait()
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+			if err := <-got; !errors.Is(err, refresh.ErrClosed) {
+				t.Errorf("got %v", err)
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
 		}
-		if err := <-got; !errors.Is(err, refresh.ErrClosed) {
-			t.Errorf("got %v", err)
-		}
-		return nil
-	}); err != nil {
-		t.Fatal(err)
-	}
-	a.wantRequests(t, 0)
+		a.wantRequests(t, 0)
+	})
 }
 
 // A flight that has ended takes nobody aboard, not even in the moment in which
@@ -457,46 +470,50 @@ func TestFlightThatHasEndedServesNobody(t *testing.T) {
 
 // Close is bounded by the deadline of the request.
 func TestRequestTimeout(t *testing.T) {
-	a, store := newAuthServer(t), new(tokenstore.Memory)
-	block := make(chan struct{})
-	defer close(block)
-	a.fault = func(http.ResponseWriter, *http.Request) bool { <-block; return true }
-	save(t, store, a.issue(time.Hour))
-	s := newSourceOf(t, refresh.Config{Store: store, Key: grantKey, RequestTimeout: time.Second})
-	start := time.Now()
-	if err := wantRetry(t, s); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("got %v", err)
-	}
-	if err := s.Close(); err != nil || time.Since(start) > 5*time.Second {
-		t.Errorf("closed after %v: %v", time.Since(start), err)
-	}
-	if !mark(t, store).Pending {
-		t.Error("the mark is gone although the request was sent")
-	}
+	synctest.Test(t, func(t *testing.T) {
+		a, store := newBubbleServer(t), new(tokenstore.Memory)
+		block := make(chan struct{})
+		defer close(block)
+		a.fault = func(http.ResponseWriter, *http.Request) bool { <-block; return true }
+		save(t, store, a.issue(time.Hour))
+		s := newSourceOf(t, refresh.Config{Store: store, Key: grantKey, RequestTimeout: time.Second})
+		start := time.Now()
+		if err := wantRetry(t, s); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v", err)
+		}
+		if err := s.Close(); err != nil || time.Since(start) > 5*time.Second {
+			t.Errorf("closed after %v: %v", time.Since(start), err)
+		}
+		if !mark(t, store).Pending {
+			t.Error("the mark is gone although the request was sent")
+		}
+	})
 }
 
 func TestLogoutElsewhereEndsCallsWithinAMinute(t *testing.T) {
-	a, store := newAuthServer(t), new(tokenstore.Memory)
-	save(t, store, a.issue(0))
-	s := newSource(t, store)
-	access(t, s)
-	if err := store.Delete(t.Context(), grantKey); err != nil {
-		t.Fatal(err)
-	}
-	advance(t, 59*time.Second)
-	access(t, s)
-	advance(t, 2*time.Second)
-	access(t, s) // the one that looks does not wait
-	eventually(t, "the logout is noticed", func() bool {
-		_, err := s.Access(t.Context())
-		return errors.Is(err, refresh.ErrLoginRequired)
+	synctest.Test(t, func(t *testing.T) {
+		a, store := newBubbleServer(t), new(tokenstore.Memory)
+		save(t, store, a.issue(0))
+		s := newSource(t, store)
+		access(t, s)
+		if err := store.Delete(t.Context(), grantKey); err != nil {
+			t.Fatal(err)
+		}
+		advance(t, 59*time.Second)
+		access(t, s)
+		advance(t, 2*time.Second)
+		access(t, s) // the one that looks does not wait
+		eventually(t, "the logout is noticed", func() bool {
+			_, err := s.Access(t.Context())
+			return errors.Is(err, refresh.ErrLoginRequired)
+		})
+		// And a sign-in elsewhere is noticed by the next call.
+		generation := save(t, store, a.issue(0))
+		if got := access(t, s); got.Generation != generation {
+			t.Error("got an old token")
+		}
+		a.wantRequests(t, 0)
 	})
-	// And a sign-in elsewhere is noticed by the next call.
-	generation := save(t, store, a.issue(0))
-	if got := access(t, s); got.Generation != generation {
-		t.Error("got an old token")
-	}
-	a.wantRequests(t, 0)
 }
 
 func TestSignInDuringALookWins(t *testing.T) {

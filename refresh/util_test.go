@@ -62,6 +62,9 @@ func newSource(t testing.TB, store tokenstore.Store) *refresh.Source {
 }
 
 func newSourceOf(t testing.TB, cfg refresh.Config) *refresh.Source {
+	if client, ok := inMemory.Load(t.Name()); ok && cfg.HTTPClient == nil {
+		cfg.HTTPClient = client.(*http.Client)
+	}
 	s := refresh.New(cfg)
 	t.Cleanup(func() { _ = s.Close() })
 	return s
@@ -107,7 +110,7 @@ func wantRetry(t testing.TB, s *refresh.Source) *refresh.RetryError {
 
 func advance(t testing.TB, d time.Duration) { t.Cleanup(clock.Advance(d)) }
 
-// eventually waits for what happens in the background.
+// eventually waits, in a bubble, for what happens in the background.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {
