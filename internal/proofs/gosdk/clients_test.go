@@ -24,7 +24,7 @@ import (
 )
 
 // A program is one run of a program that uses a client under test. What it
-// keeps for the next run is in world.disk.
+// keeps for the next run is in env.disk.
 type program interface {
 	connect(context.Context) (*mcp.ClientSession, error)
 	age(time.Duration)  // its access token gets so much older
@@ -34,9 +34,9 @@ type program interface {
 
 // A kind is a client under test.
 type kind struct {
-	run func(*world) program
+	run func(*env) program
 	// restored keeps an access token, as an earlier run has, whose life is unknown.
-	restored func(w *world, server, token string)
+	restored func(e *env, server, token string)
 	// How long is waited for a browser more, where one is open, and for a result while a refresh
 	// is held back: not for long where it is known not to come.
 	browser, result time.Duration
@@ -49,14 +49,14 @@ var (
 
 // sdk is the go-sdk's own handler.
 type sdk struct {
-	w       *world
+	e       *env
 	client  *http.Client
 	handler *auth.AuthorizationCodeHandler
 	sessions
 }
 
-func newSDK(w *world) program {
-	s := &sdk{w: w, client: &http.Client{Transport: w.wire}}
+func newSDK(e *env) program {
+	s := &sdk{e: e, client: &http.Client{Transport: e.wire}}
 	config := &auth.AuthorizationCodeHandlerConfig{
 		RedirectURL: redirectURL,
 		DynamicClientRegistrationConfig: &auth.DynamicClientRegistrationConfig{
@@ -66,7 +66,7 @@ func newSDK(w *world) program {
 			},
 		},
 		AuthorizationCodeFetcher: func(ctx context.Context, args *auth.AuthorizationArgs) (*auth.AuthorizationResult, error) {
-			back, err := w.browser.visit(ctx, args.URL)
+			back, err := e.browser.visit(ctx, args.URL)
 			if err != nil {
 				return nil, err
 			}
@@ -76,7 +76,7 @@ func newSDK(w *world) program {
 			}
 			return &auth.AuthorizationResult{Code: q.Get("code"), State: q.Get("state"), Iss: q.Get("iss")}, nil
 		},
-		AcceptUnadvertisedIss: w.acceptIss,
+		AcceptUnadvertisedIss: e.acceptIss,
 
 		Client: s.client,
 		NewTokenSource: func(ctx context.Context, cfg *oauth2.Config, token *oauth2.Token) (oauth2.TokenSource, error) {
@@ -84,18 +84,18 @@ func newSDK(w *world) program {
 			return s.saving(ctx, cfg, token), nil
 		},
 	}
-	if w.clientID != "" {
-		config.PreregisteredClient = &oauthex.ClientCredentials{ClientID: w.clientID}
+	if e.clientID != "" {
+		config.PreregisteredClient = &oauthex.ClientCredentials{ClientID: e.clientID}
 	}
-	if w.document != "" {
-		config.ClientIDMetadataDocumentConfig = &auth.ClientIDMetadataDocumentConfig{URL: w.document}
+	if e.document != "" {
+		config.ClientIDMetadataDocumentConfig = &auth.ClientIDMetadataDocumentConfig{URL: e.document}
 	}
 	if cfg, token := s.restore(); token != nil {
 		config.InitialTokenSource = s.saving(context.WithValue(context.Background(), oauth2.HTTPClient, s.client), cfg, token)
 	}
 	var err error
 	if s.handler, err = auth.NewAuthorizationCodeHandler(config); err != nil {
-		w.t.Fatal(err)
+		e.t.Fatal(err)
 	}
 	return s
 }
@@ -103,7 +103,7 @@ func newSDK(w *world) program {
 func (s *sdk) connect(ctx context.Context) (*mcp.ClientSession, error) {
 	client := mcp.NewClient(&mcp.Implementation{Name: "Acme Notes"}, &mcp.ClientOptions{Capabilities: &mcp.ClientCapabilities{}})
 	session, err := client.Connect(ctx, &mcp.StreamableClientTransport{
-		Endpoint: s.w.server, HTTPClient: s.client, OAuthHandler: s.handler, DisableStandaloneSSE: true,
+		Endpoint: s.e.server, HTTPClient: s.client, OAuthHandler: s.handler, DisableStandaloneSSE: true,
 	}, nil)
 	s.add(session, err)
 	return session, err
@@ -112,7 +112,7 @@ func (s *sdk) connect(ctx context.Context) (*mcp.ClientSession, error) {
 // age changes the token that x/oauth2 holds, whose clock cannot be moved: it
 // yields the very one that it compares with the time.
 func (s *sdk) age(d time.Duration) {
-	source, err := s.handler.TokenSource(s.w.t.Context())
+	source, err := s.handler.TokenSource(s.e.t.Context())
 	if err != nil || source == nil {
 		return
 	}
@@ -152,26 +152,26 @@ const sessionFile = "session.json"
 func (s *sdk) save(cfg *oauth2.Config, token *oauth2.Token) error {
 	copied := *token
 	if !copied.Expiry.IsZero() {
-		copied.Expiry = copied.Expiry.Add(s.w.passed) // by the sandbox's clock
+		copied.Expiry = copied.Expiry.Add(s.e.passed) // by the sandbox's clock
 	}
 	data, err := json.Marshal(kept{cfg, &copied})
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(s.w.disk, sessionFile), data, 0o600)
+	return os.WriteFile(filepath.Join(s.e.disk, sessionFile), data, 0o600)
 }
 
 func (s *sdk) restore() (*oauth2.Config, *oauth2.Token) {
-	data, err := os.ReadFile(filepath.Join(s.w.disk, sessionFile))
+	data, err := os.ReadFile(filepath.Join(s.e.disk, sessionFile))
 	if err != nil {
 		return nil, nil
 	}
 	var k kept
 	if err := json.Unmarshal(data, &k); err != nil {
-		s.w.t.Fatal(err)
+		s.e.t.Fatal(err)
 	}
 	if !k.Token.Expiry.IsZero() {
-		k.Token.Expiry = k.Token.Expiry.Add(-s.w.passed)
+		k.Token.Expiry = k.Token.Expiry.Add(-s.e.passed)
 	}
 	return k.Config, k.Token
 }
@@ -203,30 +203,30 @@ func (s *savingTokenSource) Token() (*oauth2.Token, error) {
 	return tok, nil
 }
 
-func restoreSDK(w *world, server, token string) {
-	if err := (&sdk{w: w}).save(&oauth2.Config{ClientID: "client"}, &oauth2.Token{AccessToken: token}); err != nil {
-		w.t.Fatal(err)
+func restoreSDK(e *env, server, token string) {
+	if err := (&sdk{e: e}).save(&oauth2.Config{ClientID: "client"}, &oauth2.Token{AccessToken: token}); err != nil {
+		e.t.Fatal(err)
 	}
 }
 
 // ours is this module.
 type ours struct {
-	w      *world
+	e      *env
 	client *mcpclient.Client
 	sessions
 }
 
-func newOurs(w *world) program {
-	return &ours{w: w, client: &mcpclient.Client{
-		Name: "Acme Notes", Server: w.server, Store: w.store(), Transport: w.wire, SignInTimeout: patience,
-		Registration: mcpclient.Registration{ClientID: w.clientID, ClientMetadataURL: w.document},
+func newOurs(e *env) program {
+	return &ours{e: e, client: &mcpclient.Client{
+		Name: "Acme Notes", Server: e.server, Store: e.store(), Transport: e.wire, SignInTimeout: patience,
+		Registration: mcpclient.Registration{ClientID: e.clientID, ClientMetadataURL: e.document},
 		OpenBrowser: func(ctx context.Context, address string) error {
 			keeps := testenv.NewBrowser()
 			address, err := testenv.Begin(ctx, keeps, address)
 			if err != nil {
 				return err
 			}
-			back, err := w.browser.visit(ctx, address)
+			back, err := e.browser.visit(ctx, address)
 			if err != nil {
 				return err
 			}
@@ -242,7 +242,7 @@ func (o *ours) connect(ctx context.Context) (*mcp.ClientSession, error) {
 	return session, err
 }
 
-// age does nothing: world.pass has moved the clock that ours looks at.
+// age does nothing: env.pass has moved the clock that ours looks at.
 func (o *ours) age(time.Duration) {}
 
 func (o *ours) names(err error) string {
@@ -286,15 +286,15 @@ func (o *ours) stop() {
 }
 
 // store is that of a run: what runs share is the folder.
-func (w *world) store() tokenstore.Store {
+func (e *env) store() tokenstore.Store {
 	return &tokenstore.File{
-		Dir: w.disk, Identity: tokenstore.NewSecret("AGE-SECRET-KEY-1LE4Z4URKQGZ2MSKZV8QU7JMLAC7R4FQ3GMCZTSZWEXVYFNTSPGDSGDSD3Q"),
+		Dir: e.disk, Identity: tokenstore.NewSecret("AGE-SECRET-KEY-1LE4Z4URKQGZ2MSKZV8QU7JMLAC7R4FQ3GMCZTSZWEXVYFNTSPGDSGDSD3Q"),
 	}
 }
 
-func restoreOurs(w *world, server, token string) {
+func restoreOurs(e *env, server, token string) {
 	key := tokenstore.GrantKey(server, "")
-	err := w.store().Update(w.t.Context(), key, func(ctx context.Context, l *tokenstore.Locked) error {
+	err := e.store().Update(e.t.Context(), key, func(ctx context.Context, l *tokenstore.Locked) error {
 		_, err := l.Save(ctx, tokenstore.Record{Grant: &tokenstore.Grant{
 			Server: server, Issuer: "https://auth.example.com", TokenEndpoint: "https://auth.example.com/token",
 			ClientID: "client", AuthMethod: "none", Resource: server, AccessToken: tokenstore.NewSecret(token),
@@ -302,7 +302,7 @@ func restoreOurs(w *world, server, token string) {
 		return err
 	})
 	if err != nil {
-		w.t.Fatal(err)
+		e.t.Fatal(err)
 	}
 }
 

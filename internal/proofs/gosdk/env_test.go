@@ -33,8 +33,8 @@ const (
 // errDenied is what the SDK's callback, which is not part of it, returns.
 var errDenied = errors.New("the user has denied it")
 
-// A world is what one client under test meets in one scenario.
-type world struct {
+// An env is what one client under test meets in one case.
+type env struct {
 	t        *testing.T
 	kind     kind
 	srv      *sandbox.Server
@@ -50,91 +50,91 @@ type world struct {
 	acceptIss          bool   // the SDK's AcceptUnadvertisedIss
 }
 
-// through has a client of that kind go through a behaviour.
-func through(t *testing.T, b behaviour, k kind) (happened string, right bool) {
+// through plays the case of a row with a client of that kind.
+func through(t *testing.T, r row, k kind) (happened string, right bool) {
 	dir := t.TempDir()
-	w := &world{t: t, kind: k, wire: &wire{}, browser: &browser{}, disk: filepath.Join(dir, "disk")}
-	if err := os.Mkdir(w.disk, 0o700); err != nil {
+	e := &env{t: t, kind: k, wire: &wire{}, browser: &browser{}, disk: filepath.Join(dir, "disk")}
+	if err := os.Mkdir(e.disk, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	defer func() {
-		w.wire.release()
-		for _, p := range w.programs {
+		e.wire.release()
+		for _, p := range e.programs {
 			p.stop()
 		}
-		for _, end := range w.ends {
+		for _, end := range e.ends {
 			end()
 		}
 	}()
-	return b.run(w)
+	return r.play(e)
 }
 
 // serve starts a sandbox whose sign-in pages answer by themselves.
-func (w *world) serve(o sandbox.Options) {
+func (e *env) serve(o sandbox.Options) {
 	o.AutoApprove = true
 	srv, err := sandbox.Start(o)
 	if err != nil {
-		w.t.Fatal(err)
+		e.t.Fatal(err)
 	}
-	w.ends = append(w.ends, func() { _ = srv.Close() })
-	w.srv, w.server = srv, srv.URL()
+	e.ends = append(e.ends, func() { _ = srv.Close() })
+	e.srv, e.server = srv, srv.URL()
 }
 
 // listen starts another server.
-func (w *world) listen(h http.HandlerFunc) (origin string) {
+func (e *env) listen(h http.HandlerFunc) (origin string) {
 	srv := httptest.NewServer(h)
-	w.ends = append(w.ends, srv.Close)
+	e.ends = append(e.ends, srv.Close)
 	return srv.URL
 }
 
 // run starts a program.
-func (w *world) run() program {
-	p := w.kind.run(w)
-	w.programs = append(w.programs, p)
+func (e *env) run() program {
+	p := e.kind.run(e)
+	e.programs = append(e.programs, p)
 	return p
 }
 
 // connects starts a program and signs it in.
-func (w *world) connects() (program, *mcp.ClientSession) {
-	p := w.run()
-	return p, w.connect(p)
+func (e *env) connects() (program, *mcp.ClientSession) {
+	p := e.run()
+	return p, e.connect(p)
 }
 
-func (w *world) connect(p program) *mcp.ClientSession {
-	session, err := w.try(p)
+func (e *env) connect(p program) *mcp.ClientSession {
+	session, err := e.try(p)
 	if err != nil {
-		w.t.Fatalf("Connect: %v", err)
+		e.t.Fatalf("Connect: %v", err)
 	}
 	return session
 }
 
-func (w *world) try(p program) (*mcp.ClientSession, error) {
-	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
+func (e *env) try(p program) (*mcp.ClientSession, error) {
+	ctx, cancel := context.WithTimeout(e.t.Context(), patience)
 	defer cancel()
 	return p.connect(ctx)
 }
 
 // pass moves all clocks.
-func (w *world) pass(d time.Duration) {
-	w.srv.Advance(d)
-	w.ends = append(w.ends, clock.Advance(d))
-	w.passed += d
-	for _, p := range w.programs {
+func (e *env) pass(d time.Duration) {
+	e.srv.Advance(d)
+	e.ends = append(e.ends, clock.Advance(d))
+	e.passed += d
+	for _, p := range e.programs {
 		p.age(d)
 	}
 }
 
 // await waits for something that must come.
-func (w *world) await(it <-chan struct{}) {
+func (e *env) await(it <-chan struct{}) {
 	select {
 	case <-it:
 	case <-time.After(patience):
-		w.t.Fatal("it does not come")
+		e.t.Fatal("it does not come")
 	}
 }
 
-func (w *world) call(session *mcp.ClientSession) error {
-	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
+func (e *env) call(session *mcp.ClientSession) error {
+	ctx, cancel := context.WithTimeout(e.t.Context(), patience)
 	defer cancel()
 	return call(ctx, session)
 }
@@ -148,9 +148,9 @@ func call(ctx context.Context, session *mcp.ClientSession) error {
 }
 
 // goesOn tells whether a session is of use, now that nothing is in its way.
-func (w *world) goesOn(session *mcp.ClientSession) (string, bool) {
+func (e *env) goesOn(session *mcp.ClientSession) (string, bool) {
 	for range 2 {
-		if w.call(session) == nil {
+		if e.call(session) == nil {
 			return "the session goes on", true
 		}
 	}
@@ -158,9 +158,9 @@ func (w *world) goesOn(session *mcp.ClientSession) (string, bool) {
 }
 
 // steps counts the requests of a step, those that failed with code if it is not "".
-func (w *world) steps(step sandbox.Step, code string) int {
+func (e *env) steps(step sandbox.Step, code string) int {
 	count := 0
-	for _, r := range w.srv.Requests() {
+	for _, r := range e.srv.Requests() {
 		if r.Step == step && (code == "" || r.Error == code) {
 			count++
 		}
@@ -169,8 +169,8 @@ func (w *world) steps(step sandbox.Step, code string) int {
 }
 
 // registered tells what it took to get in.
-func (w *world) registered() string {
-	return n(w.browser.count(), "browser") + ", " + n(w.steps(sandbox.StepRegister, ""), "client") + " registered"
+func (e *env) registered() string {
+	return n(e.browser.count(), "browser") + ", " + n(e.steps(sandbox.StepRegister, ""), "client") + " registered"
 }
 
 // fate tells what became of an attempt.

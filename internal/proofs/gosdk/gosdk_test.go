@@ -1,21 +1,23 @@
-// Package gosdk shows what the go-sdk's own AuthorizationCodeHandler makes of
-// situations that it does not come out of well, and what this module makes of
-// them. Each behaviour is one scenario, which both go through: the same steps
-// against the same sandbox. It is told in words whether the end is as it
-// should be; the SDK's must not be, ours must. What came out is kept in
+// Package gosdk compares this module with the go-sdk's own
+// AuthorizationCodeHandler, in situations that the handler does not come out of
+// well. In each case both take the same steps against the same sandbox. The end
+// is told in words; ours must be right, the SDK's is wrong. The table is kept in
 // results.md, written with
 //
 //	go test ./internal/proofs/gosdk -update
 //
-// The SDK is used as its documentation has it: the handler under a
+// The table is for one version of the SDK. Under another one, such as after a
+// dependency bump, a plain run holds our side alone and logs what the SDK does:
+// a fault that the SDK has mended fails nothing. With ASTRAVUE_MCP_LONG=1 or
+// -update it fails the test; take its row out, then write the table anew.
+//
+// The SDK is used as its documentation shows it: the handler under a
 // StreamableClientTransport, with dynamic registration, and with the token
 // source of its example of persistence, which saves a session in a file. Where
-// a flag of the handler helps, the table says so; what a program may write
-// itself in the places that the handler leaves open for it is not counted.
+// a flag of the handler helps, the table says so. Code that a program may add in
+// the places that the handler leaves open is not counted.
 //
-// The package does not measure, and does not look for more of the kind: for
-// what our client does under faults of every sort see the tests of mcpclient
-// and internal/proofs/faults.
+// For our client under faults of every sort see package faults.
 package gosdk
 
 import (
@@ -30,18 +32,14 @@ import (
 
 var update = flag.Bool("update", false, "write results.md")
 
-// A behaviour is one row of the table.
-type behaviour struct {
+// A row of the table is one case, which both clients go through.
+type row struct {
 	name string
-	want string // what is asked of a client, and where
-	run  scenario
+	want string // what specifications ask of a client, and where
+	play func(*env) (result string, right bool)
 }
 
-// A scenario puts a client through something and tells what happened, and
-// whether that is as it should be.
-type scenario func(*world) (happened string, right bool)
-
-var behaviours = []behaviour{
+var rows = []row{
 	// Discovery.
 	{"the metadata is that of another resource",
 		"Metadata that states another `resource` is not used (RFC 9728 §3.3).", anotherResource},
@@ -117,25 +115,38 @@ var behaviours = []behaviour{
 
 func TestGoSDK(t *testing.T) {
 	table := "| when | what a client is asked | go-sdk " + sdkVersion(t) + " | this library |\n|---|---|---|---|\n"
-	rows := 0
-	for _, b := range behaviours {
-		t.Run(b.name, func(t *testing.T) {
-			theirs, right := through(t, b, goSDK)
-			if right {
+	kept, err := os.ReadFile("results.md")
+	if err != nil && !*update {
+		t.Fatal(err)
+	}
+	// What a plain run holds does not depend on the SDK's newest release.
+	compared := *update || os.Getenv(testenv.Long) == "1" || strings.Contains(string(kept), "| go-sdk "+sdkVersion(t)+" |")
+	played := 0
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			theirs, right := through(t, row, goSDK)
+			switch {
+			case right && compared:
 				t.Errorf("the go-sdk gets it right by now: %s", theirs)
+			case !compared:
+				t.Logf("the go-sdk (right: %v): %s", right, theirs)
 			}
-			ours, right := through(t, b, thisLibrary)
+			ours, right := through(t, row, thisLibrary)
 			if !right {
 				t.Errorf("ours: %s", ours)
 			}
-			table += "| " + strings.Join([]string{b.name, b.want, theirs, ours}, " | ") + " |\n"
-			rows++
+			table += "| " + strings.Join([]string{row.name, row.want, theirs, ours}, " | ") + " |\n"
+			played++
 		})
 	}
 	if t.Failed() {
 		return
 	}
-	if rows < len(behaviours) {
+	if !compared {
+		t.Logf("results.md is not for go-sdk %s: compare with %s=1, or write it anew with -update", sdkVersion(t), testenv.Long)
+		return
+	}
+	if played < len(rows) {
 		testenv.Need(t, "a run of every row", false, "-run chose some, so there is no table")
 	}
 	testenv.Keep(t, "results.md", intro+table, *update)
@@ -146,7 +157,7 @@ const intro = "The same scenario against the same server, once with the `auth.Au
 	"`mcpclient.Client`. What a program may add to the handler by code of its own (`NewTokenSource`, `ScopeFilter`,\n" +
 	"`Client`) is not counted. \"MCP\" is the specification of 2026-07-28, unless another revision is named.\n\n"
 
-// sdkVersion is the one that go.mod requires: a newer one needs a new table.
+// sdkVersion is the one that go.mod requires.
 func sdkVersion(t *testing.T) string {
 	mod, err := os.ReadFile("../../../go.mod")
 	if err != nil {
