@@ -42,17 +42,41 @@ func TestReadmeGoBlockIsTheQuickstart(t *testing.T) {
 	}
 }
 
-func TestReadmeLinksLeadSomewhere(t *testing.T) {
-	links := regexp.MustCompile(`\]\(([^)#]+)\)`).FindAllStringSubmatch(read(t, "README.md"), -1)
-	if len(links) < 20 {
-		t.Fatalf("only %d links found", len(links))
+func TestLinksLeadSomewhere(t *testing.T) {
+	for page, least := range map[string]int{"README.md": 20, "CONTRIBUTING.md": 5, "internal/proofs/README.md": 10} {
+		links := regexp.MustCompile(`\]\(([^)#]+)\)`).FindAllStringSubmatch(read(t, page), -1)
+		if len(links) < least {
+			t.Errorf("%s: only %d links found", page, len(links))
+		}
+		for _, link := range links {
+			if strings.HasPrefix(link[1], "https://") {
+				continue
+			}
+			if _, err := os.Stat(onDisk(path.Join(path.Dir(page), link[1]))); err != nil {
+				t.Errorf("%s: %v", page, err)
+			}
+		}
 	}
-	for _, link := range links {
-		if strings.HasPrefix(link[1], "https://") {
+}
+
+// The page of the proof packages has a line for each, with its table if it keeps one.
+func TestReadmeOfProofsListsEachPackage(t *testing.T) {
+	page := read(t, "internal/proofs/README.md")
+	packages, err := os.ReadDir(onDisk("internal/proofs"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range packages {
+		if !p.IsDir() {
 			continue
 		}
-		if _, err := os.Stat(onDisk(link[1])); err != nil {
-			t.Errorf("README.md: %v", err)
+		row := regexp.MustCompile("(?m)^\\| \\[`" + p.Name() + "`\\]\\(" + p.Name() + "\\) \\|.*$").FindString(page)
+		if row == "" {
+			t.Errorf("internal/proofs/README.md does not list %s", p.Name())
+		}
+		results := p.Name() + "/results.md"
+		if _, err := os.Stat(onDisk("internal/proofs/" + results)); err == nil && !strings.Contains(row, "("+results+")") {
+			t.Errorf("internal/proofs/README.md does not link %s", results)
 		}
 	}
 }
