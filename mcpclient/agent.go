@@ -19,12 +19,15 @@ func (a *agent) RoundTrip(req *http.Request) (*http.Response, error) {
 	return a.base.RoundTrip(req)
 }
 
-// Intranet passes on what [oauthhttp.CheckNamed] asks of a transport.
+// Intranet reports whether the server is in a private network, if the transport
+// below knows. [oauthhttp.CheckNamed] looks for the method, and sees only an agent.
 func (a *agent) Intranet(ctx context.Context) bool {
 	t, ok := a.base.(interface{ Intranet(context.Context) bool })
 	return ok && t.Intranet(ctx)
 }
 
+// CloseIdleConnections passes on the call of [http.Client.CloseIdleConnections],
+// which looks for the method.
 func (a *agent) CloseIdleConnections() {
 	if c, ok := a.base.(interface{ CloseIdleConnections() }); ok {
 		c.CloseIdleConnections()
@@ -51,7 +54,8 @@ func userAgent(name, version string) string {
 	return agent
 }
 
-// product makes a token of a User-Agent (RFC 9110 §10.1.5) from a name.
+// product makes a token of a User-Agent (RFC 9110 §10.1.5) from a name. It may
+// return "", since it drops what a token may not have.
 func product(s string) string {
 	return strings.Map(func(r rune) rune {
 		switch {

@@ -6,7 +6,8 @@ import (
 	"net/http"
 )
 
-// resendable reports whether req can be sent a second time.
+// resendable reports whether req can be sent a second time. A body can be read
+// once only, unless GetBody yields it anew.
 func resendable(req *http.Request) bool {
 	return req.Body == nil || req.Body == http.NoBody || req.GetBody != nil
 }

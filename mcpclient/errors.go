@@ -1,6 +1,7 @@
 package mcpclient
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -45,16 +46,18 @@ var (
 	//
 	// ErrNoAnswer is a JSON-RPC error, with a code that no server should use,
 	// because errors.Is then finds it in what the SDK returns. No server has
-	// sent it. Do not change it.
+	// sent it. Do not change its fields: all clients share them.
 	ErrNoAnswer error = &jsonrpc.Error{Code: -33001, Message: "the connection ended before the answer came, and the server may have carried out the call"}
 
 	// ErrTooLarge is wrapped by the error of a call whose answer is more than
 	// [Client.MaxAnswer] allows. The server has carried out the call, so it is not
-	// repeated. The session goes on. ErrTooLarge is a JSON-RPC error as
-	// ErrNoAnswer is.
+	// repeated. The session goes on. ErrTooLarge is a JSON-RPC error for the
+	// reason that ErrNoAnswer is one.
 	ErrTooLarge error = &jsonrpc.Error{Code: -33002, Message: "the server's answer is too large"}
 
-	// ErrClosed is returned after [Client.Close].
+	// ErrClosed is returned by every method of a [Client] but Close after
+	// [Client.Close], and wrapped by the error of a call on one of its sessions that
+	// needs a new token.
 	ErrClosed = errors.New("mcpclient: client is closed")
 )
 
@@ -98,8 +101,9 @@ func (e *StepError) Error() string {
 
 func (e *StepError) Unwrap() error { return e.Err }
 
-// at wraps err in a StepError. An err with a step in it keeps that: the step that
-// failed first is the one to report.
+// at wraps err in a StepError. If err has a step in it already, at returns that
+// StepError and drops what was wrapped around it: the step that failed first is
+// the one to report.
 func at(step Step, err error) error {
 	if err == nil {
 		return nil
@@ -110,8 +114,9 @@ func at(step Step, err error) error {
 	return &StepError{step, err}
 }
 
-// wireError is err as a JSON-RPC error of that kind, [ErrNoAnswer] or
-// [ErrTooLarge]: the only form in which an error in an event comes through the SDK.
+// wireError is err as a JSON-RPC error of that kind, [ErrNoAnswer] or [ErrTooLarge].
+// An event has no other form for an error, and the SDK keeps only code and text:
+// [errors.Is] finds kind by the code.
 func wireError(err, kind error) error {
 	return &jsonrpc.Error{Code: kind.(*jsonrpc.Error).Code, Message: err.Error()}
 }
@@ -146,7 +151,7 @@ func (e *TokenRefusedError) Error() string {
 		fmt.Fprintf(&b, "; the server now names the issuer %s, and pinned is %s", text.Short(text.URL(e.Named)), issuer)
 		return b.String()
 	}
-	fmt.Fprintf(&b, "; its audience may not be %s, its issuer %s may not be trusted, or the two servers' clocks differ", orWord(text.Short(text.URL(e.Resource)), "the server"), issuer)
+	fmt.Fprintf(&b, "; its audience may not be %s, its issuer %s may not be trusted, or the two servers' clocks differ", cmp.Or(text.Short(text.URL(e.Resource)), "the server"), issuer)
 	switch {
 	case e.Clock > 0:
 		fmt.Fprintf(&b, ": the server's is %s ahead of this computer's", e.Clock)
@@ -180,8 +185,9 @@ type ForbiddenError struct {
 	Description string   // error_description
 	Scopes      []string // the server asks for them, and more sign-ins do not yield them
 
-	// SignInFor, if set, are the scopes that the call needs: set [Client.Scopes] to
-	// them and call [Client.Login]. The error then wraps ErrLoginRequired.
+	// SignInFor, if set, are the scopes that the call needs: call [Client.Login] of a
+	// Client with these Scopes. The error around this one then wraps
+	// ErrLoginRequired too.
 	SignInFor []string
 }
 
@@ -225,15 +231,9 @@ func (e *AnswerError) Error() string {
 
 func (e *AnswerError) Unwrap() error { return e.Err }
 
-func orWord(s, word string) string {
-	if s == "" {
-		return word
-	}
-	return s
-}
-
-// noAnswer is the [ErrNoAnswer] of a request that ended with error. It passes on
-// Timeout, which net/http asks for.
+// noAnswer is the [ErrNoAnswer] of a request that ended with error after it may have
+// been sent. [url.Error] asks the error in it for Timeout without unwrapping that, so
+// noAnswer passes the question on.
 type noAnswer struct{ error }
 
 func (e noAnswer) Error() string   { return ErrNoAnswer.Error() + ": " + e.error.Error() }

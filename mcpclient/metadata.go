@@ -11,8 +11,9 @@ import (
 	"github.com/astravue/mcp-client-go/internal/oauthhttp"
 )
 
-// astravueRealm is where Astravue's documented endpoints live. Their metadata is
-// on the host of [DefaultServer] and may state either as the issuer.
+// astravueRealm is the issuer of Astravue's documented endpoints. Their metadata is
+// published on the host of [DefaultServer], and may state that host or this realm
+// as the issuer.
 const astravueRealm = "https://auth.astravue.com/realms/astravue"
 
 // astravueScopes are asked for where neither challenge nor metadata name any.
@@ -30,9 +31,11 @@ func (s *settings) probe(ctx context.Context) (c discovery.Challenge, needed boo
 	return c, needed, at(StepDiscovery, err)
 }
 
-// prepare begins step 1 for a sign-in that somebody asked for. Where the server
-// wants a sign-in, it returns the challenge alone. Where it does not, it goes on
-// to the configuration: the server may want a sign-in for more than a ping.
+// prepare begins step 1 for a sign-in that somebody asked for. If the server wants
+// a sign-in for a ping, it returns the challenge alone: the sign-in fetches the
+// configuration, unless it can take what another process has got meanwhile.
+// Otherwise it fetches the configuration at once, to find out whether there is a
+// sign-in at all. The server may want one for more than a ping.
 func (s *settings) prepare(ctx context.Context) (discovery.Challenge, *discovery.Configuration, error) {
 	c, needed, err := s.probe(ctx)
 	if err != nil || needed {
@@ -45,8 +48,9 @@ func (s *settings) prepare(ctx context.Context) (discovery.Challenge, *discovery
 	return c, cfg, err
 }
 
-// absent reports whether the server has said that there is no such document. A
-// server that is out of order has not said so.
+// absent reports whether the server has said, at every address that was tried, that
+// there is no such document. A server that is out of order or overloaded has not
+// said so: ErrNoSignIn would be final, and the next try may find the document.
 func absent(missing *discovery.NotFoundError) bool {
 	for _, a := range missing.Tried {
 		var se *oauthhttp.StatusError
@@ -74,6 +78,7 @@ func (s *settings) discoverAt(ctx context.Context, c discovery.Challenge, issuer
 		NoResource: s.resource == NoResource,
 		HTTPClient: s.oauth,
 	}
+	// What Astravue documents holds for its own server alone.
 	if s.defaultServer {
 		r.DefaultScopes = astravueScopes
 		r.MayState = astravueRealm

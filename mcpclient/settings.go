@@ -28,7 +28,7 @@ const (
 )
 
 // settings are what a Client makes of its fields at the first call. They do not
-// change after that, so everything may read them without a lock.
+// change after that, so every layer embeds them and reads them without a lock.
 type settings struct {
 	name      string
 	userAgent string
@@ -36,7 +36,7 @@ type settings struct {
 
 	server        *url.URL
 	serverURL     string // server, in its canonical spelling
-	defaultServer bool
+	defaultServer bool   // it is Astravue's, whose documentation counts more than its metadata
 	account       string
 	key           tokenstore.Key // of the grant
 
@@ -47,24 +47,24 @@ type settings struct {
 	scopes       []string
 
 	interactive    bool
-	openBrowser    func(context.Context, string) error // nil: none, since showURL does
-	showURL        func(context.Context, string) error // nil: none
+	openBrowser    func(context.Context, string) error // nil: not called; showURL is set then
+	showURL        func(context.Context, string) error // nil: not called
 	requestTimeout time.Duration
 	signInTimeout  time.Duration
 
-	maxAnswer    int
+	maxAnswer    int // bytes
 	mcp          *mcp.ClientOptions
 	rt           http.RoundTripper // under every request; sets the User-Agent
-	ownTransport bool              // nobody else uses rt's connections
+	ownTransport bool              // nobody else uses rt's connections: Close closes them
 	oauth        *http.Client      // rt with requestTimeout, for OAuth endpoints
 	log          *slog.Logger
 }
 
 // A Registration says which OAuth client to be. The zero value registers one
 // client for each origin of servers (RFC 7591), at most ten at an authorization
-// server within a day. A hostile server can name another server's authorization
-// server. It then has a client of its own there, and gets nothing of what the user
-// has allowed the other server.
+// server within a day. A hostile server that names another server's authorization
+// server has a client of its own there. So it gets nothing of what the user has
+// allowed the other server.
 type Registration struct {
 	// ClientID is that of a client made by hand (Astravue: Settings → Apps →
 	// Create App), and ClientSecret its secret if it is a confidential client.
@@ -80,8 +80,8 @@ type Registration struct {
 	// AuthMethod is the token_endpoint_auth_method (RFC 7591 §2): none,
 	// client_secret_post or client_secret_basic. If empty, it is none without a
 	// secret. With a secret it is client_secret_post, unless the server's
-	// metadata lists client_secret_basic and not client_secret_post. Nothing is
-	// probed.
+	// metadata lists client_secret_basic and not client_secret_post. If the server
+	// refuses a method, no other one is tried.
 	AuthMethod string
 
 	// ClientMetadataURL is the https URL of a Client ID Metadata Document. It is
@@ -99,15 +99,23 @@ type Registration struct {
 // these settings. A store of the embedder's may have a record where it does not
 // belong.
 func (s *settings) accepts(g *tokenstore.Grant) bool {
-	return g.Server == s.serverURL && g.Account == s.account &&
+	// A grant without a resource serves a client with NoResource, and no other
+	// grant does. A client whose Resource is empty takes a grant for any resource.
+	sameResource := g.Resource == s.resource
+	switch s.resource {
+	case NoResource:
+		sameResource = g.Resource == ""
+	case "":
+		sameResource = g.Resource != ""
+	}
+	return sameResource && g.Server == s.serverURL && g.Account == s.account &&
 		(s.issuer == "" || g.Issuer == s.issuer) &&
-		(s.registration.ClientID == "" || g.ClientID == s.registration.ClientID) &&
-		(s.resource == NoResource) == (g.Resource == "") &&
-		(s.resource == "" || s.resource == NoResource || g.Resource == s.resource)
+		(s.registration.ClientID == "" || g.ClientID == s.registration.ClientID)
 }
 
 // stored returns the stored record of the grant. It returns the zero record if
-// there is none, or none that can be read: a sign-in replaces that.
+// there is none or it cannot be read. The next sign-in replaces a record that
+// cannot be read, so that is no error here.
 func (s *settings) stored(ctx context.Context) (tokenstore.Record, error) {
 	r, err := s.store.Get(ctx, s.key)
 	if errors.Is(err, tokenstore.ErrNotFound) || errors.Is(err, tokenstore.ErrCorrupt) {
@@ -116,16 +124,20 @@ func (s *settings) stored(ctx context.Context) (tokenstore.Record, error) {
 	return r, err
 }
 
-// audit logs one OAuth operation.
+// audit logs one OAuth operation that began at start. No secret is in an error,
+// so err may be logged. The logger itself adds server and account.
 func (s *settings) audit(ctx context.Context, step Step, operation, clientID string, start time.Time, err error) {
-	level, attrs := slog.LevelInfo, []slog.Attr{
+	level, outcome := slog.LevelInfo, "done"
+	if err != nil {
+		level, outcome = slog.LevelWarn, "failed"
+	}
+	attrs := []slog.Attr{
 		slog.String("step", step.String()),
-		slog.String("outcome", "done"),
+		slog.String("outcome", outcome),
 		slog.String("client_id", clientID),
 		slog.Duration("duration", time.Since(start)),
 	}
 	if err != nil {
-		level, attrs[1] = slog.LevelWarn, slog.String("outcome", "failed")
 		attrs = append(attrs, slog.String("error", err.Error()))
 	}
 	s.log.LogAttrs(ctx, level, operation, attrs...)
