@@ -158,7 +158,7 @@ func read(t *testing.T) map[string]string {
 // line returns a row in Markdown.
 func line(cells ...string) string {
 	for i, c := range cells {
-		cells[i] = strings.NewReplacer("|", `\|`, "\n", " ", "<", `\<`).Replace(c)
+		cells[i] = strings.NewReplacer("|", `\|`, "\n", " ", "\r", `\r`, "<", `\<`).Replace(c)
 	}
 	return "| " + strings.Join(cells, " | ") + " |\n"
 }

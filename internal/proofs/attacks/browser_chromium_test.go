@@ -44,7 +44,7 @@ setTimeout(()=>document.title="done",300)</script>`, u, strings.ReplaceAll(u, "&
 	{
 		id: "callback-page-cookies", who: "a server on another port of 127.0.0.1", gains: "the cookie of the browser that was sent is evicted, and its answer does not count",
 		does:   "sets 500 cookies in the victim's browser before it comes back",
-		stands: "A host has one jar for all its ports, and browsers keep some 180 cookies in it. The person gets the page that says how to paste the address, or signs in anew; nobody else is signed in.",
+		stands: "All ports of a host share one jar, and browsers keep about 180 cookies in it. A page tells the person how to paste the address, or the person signs in anew. Nobody else is signed in.",
 		play: func(t *testing.T) (bool, string) {
 			browser := testenv.Chromium(t)
 			// On a host of its own: its cookies must not be evicted too.

@@ -51,7 +51,7 @@ var browserAttacks = append([]attack{
 		},
 	},
 	{
-		id: "browser-cookie-none", who: "whoever has read the authorization URL over a shoulder", gains: asMia,
+		id: "browser-cookie-none", who: "anybody who has read the authorization URL over a shoulder", gains: asMia,
 		does: "signs in there and answers without a cookie, as the victim's own user even",
 		play: func(t *testing.T) (bool, string) {
 			s := sit(t, nil)
@@ -60,7 +60,7 @@ var browserAttacks = append([]attack{
 		},
 	},
 	{
-		id: "browser-cookie-guessed", who: "whoever has read the authorization URL over a shoulder", gains: asMia,
+		id: "browser-cookie-guessed", who: "anybody who has read the authorization URL over a shoulder", gains: asMia,
 		does: "answers with a thousand cookies of names and values that it might have",
 		play: func(t *testing.T) (bool, string) {
 			s := sit(t, nil)
@@ -113,7 +113,7 @@ var browserAttacks = append([]attack{
 		},
 	},
 	{
-		id: "browser-page-log", who: "whoever reads the log, or the error of an opener", gains: "the start page's address",
+		id: "browser-page-log", who: "anybody who reads the log, or the error of an opener", gains: "the start page's address",
 		does: "has an opener that fails and repeats its arguments",
 		play: func(t *testing.T) (bool, string) {
 			var log testenv.Buffer
@@ -165,7 +165,7 @@ var browserAttacks = append([]attack{
 	{
 		id: "browser-proxy-slow", who: neighbour, gains: asMia,
 		does:   "goes there before the browser by way of that proxy, where the browser comes more than two seconds after the answer",
-		stands: "Somebody has to run a proxy to any port of this machine, for others, as root; what is owed to whom cannot be told from outside. The comment of `callback.Listener.Start` says so.",
+		stands: "The attack needs a proxy that root runs for other users and that reaches any port of this machine. Nothing tells from outside for whom the proxy asks: the comment of `callback.Listener.Start` says so.",
 		play: func(t *testing.T) (bool, string) {
 			return proxied(t, func(victim func(string) result, browser *http.Client, page string) string {
 				get(browser, begun(t, browser, page))

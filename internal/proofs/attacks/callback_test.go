@@ -106,7 +106,7 @@ var callbackAttacks = slices.Concat(
 		"error":     "an error without the state, to end the sign-in|GET PATH?error=access_denied HTTP/1.1\r\nHost: HOST\r\nCOOKIE\r\n\r\n",
 		"cookie":    "the state as a cookie|GET PATH?CODE HTTP/1.1\r\nHost: HOST\r\nCOOKIE; state=STATE\r\n\r\n",
 	}),
-	forms("callback-cookie", "has", "whoever knows the state", map[string]string{
+	forms("callback-cookie", "has", "anybody who knows the state", map[string]string{
 		"none":     "no cookie|GET TARGET HTTP/1.1\r\nHost: HOST\r\n\r\n",
 		"quoted":   "the cookie's name in front of another value|GET TARGET HTTP/1.1\r\nHost: HOST\r\nCookie: NAME=x\r\n\r\n",
 		"overflow": "60 KiB of cookies of other ports around it, and no right one|GET TARGET HTTP/1.1\r\nHost: HOST\r\nCookie: " + strings.Repeat("a=b; ", 12000) + "NAME=x\r\n\r\n",

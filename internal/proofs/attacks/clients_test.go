@@ -273,7 +273,7 @@ var clientsAttacks = slices.Concat([]attack{
 	{
 		id: "silent-token-after-refusal", who: clientsServer + ", which refuses `prompt=consent`", gains: clientsGain,
 		does:   "Has somebody sign in with a client made by hand, who uses the honest server.",
-		stands: "Nothing that a client sends has such an authorization server ask. The command says so in a line, `Client.Registration` names it, and a registered client is not reached by it.",
+		stands: "No parameter of a client's makes such an authorization server ask. The command prints a warning, and `Client.Registration` names the danger. Clients that register themselves are safe.",
 		play: func(t *testing.T) (bool, string) {
 			v := newClientsVictim(t, clientsIgnored)
 			v.refuses = func(q url.Values) bool { return strings.Contains(q.Get("prompt"), "consent") }
@@ -380,7 +380,7 @@ var clientsAttacks = slices.Concat([]attack{
 	{
 		id: "clients-locked-out", who: "a hostile series of ten MCP servers", gains: "nobody of the store can sign in to another server of that issuer for a day",
 		does:   "Has a client registered for each.",
-		stands: "Somebody has to sign in to all ten. The error says when it ends, and a client made by hand is not reached; both are in the command's hint.",
+		stands: "The victim has to sign in to all ten servers. The error says when the refusals end; clients made by hand are unaffected. The command's hint says both.",
 		play: func(t *testing.T) (bool, string) {
 			v := newClientsVictim(t, clientsIgnored)
 			v.series(10, func(int) func(*mcpclient.Client) { return func(*mcpclient.Client) {} })

@@ -69,7 +69,7 @@ var databaseAttacks = append([]attack{
 	{
 		id: "db-table-later", who: otherRole + " that may make tables in a schema that comes before the table's", gains: theRows,
 		does:   "makes the table there, after Migrate",
-		stands: "A search_path is the application's own, and each statement looks along it: the package documentation says who may be allowed what there, under \"Other roles\"; the next Migrate refuses it",
+		stands: "The application chooses its search_path, and each statement follows it. The package documentation lists safe rights under \"Other roles\"; the next Migrate refuses this table",
 		play: func(t *testing.T) (bool, string) {
 			d := newTokenDatabase(t)
 			d.run(t, d.root, "create schema early; grant usage on schema early to public; grant create on schema early to OTHER; grant create on schema public to APP; alter role OTHER set search_path = early, public")
@@ -96,7 +96,7 @@ var databaseAttacks = append([]attack{
 	{
 		id: "db-lock-held", who: otherRole, gains: "that a user's token is not renewed",
 		does:   "sees the number of a lock in pg_locks while it is held, and holds it from then on",
-		stands: "PostgreSQL's advisory locks belong to nobody: the package documentation says so under \"Other roles\"; the call ends with a typed error, and tokens that live go on being used",
+		stands: "Every role may take any advisory lock of PostgreSQL's: the package documentation says so under \"Other roles\". The call ends with a typed error, and valid tokens stay in use",
 		play: func(t *testing.T) (bool, string) {
 			d := newTokenDatabase(t)
 			d.run(t, d.root, "grant create on schema public to APP")
@@ -129,7 +129,7 @@ var databaseAttacks = append([]attack{
 	{
 		id: "db-rolled-back", who: theAdmin, gains: "that an older refresh token is sent, for which the authorization server ends the session",
 		does:   "puts a row of before the last refresh in place of the newest",
-		stands: "Nothing outside the table says what is newest: the package documentation says so under \"Keys\"",
+		stands: "Nothing outside the table tells which row is newest: the package documentation says so under \"Keys\"",
 		play: func(t *testing.T) (bool, string) {
 			d, s := adminsDatabase(t)
 			saveTokens(t, s, "first")
@@ -143,7 +143,7 @@ var databaseAttacks = append([]attack{
 	{
 		id: "db-put-back", who: theAdmin, gains: "that a user who signed out is signed in, for as long as the server has not revoked the tokens",
 		does:   "puts a row of before a sign-out back",
-		stands: "Nothing outside the table says that there was a sign-out, which asks the server to revoke the tokens: the package documentation says so under \"Keys\"",
+		stands: "Nothing outside the table records a sign-out. The sign-out asks the server to revoke the tokens: the package documentation says so under \"Keys\"",
 		play: func(t *testing.T) (bool, string) {
 			d, s := adminsDatabase(t)
 			saveTokens(t, s, "first")
@@ -310,7 +310,7 @@ func databaseRows() (rows []attack) {
 		{"database", "a database that is not there", "DATABASE"},
 	} {
 		rows = append(rows, attack{
-			id: "db-password-" + c.id, who: "who reads a log", gains: "the password of the database",
+			id: "db-password-" + c.id, who: "somebody who reads a log", gains: "the password of the database",
 			does: "has the application connect to " + c.does,
 			play: func(t *testing.T) (bool, string) {
 				dsn := c.dsn

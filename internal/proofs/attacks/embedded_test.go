@@ -118,7 +118,7 @@ var embeddedAttacks = slices.Concat([]attack{
 		_, got := seen.Load("Bearer " + token)
 		return got || err == nil, "it gets no token"
 	}},
-	{id: "emb-store-of-another", who: "who can move records about in a program's own store", gains: "another user's session", does: "puts the victim's record under its own account", play: func(t *testing.T) (bool, string) {
+	{id: "emb-store-of-another", who: "somebody who can move records about in a program's own store", gains: "another user's session", does: "puts the victim's record under its own account", play: func(t *testing.T) (bool, string) {
 		srv := newBox(t, sandbox.Options{AutoApprove: true})
 		victim := embClient(t, srv, func(c *mcpclient.Client) { c.Account = "victim" })
 		embLogin(t, victim)
@@ -128,7 +128,7 @@ var embeddedAttacks = slices.Concat([]attack{
 		_, err := attacker.Connect(t.Context())
 		return !errors.Is(err, mcpclient.ErrLoginRequired) || srv.Counts().Requests[sandbox.StepMCP] > 0, "ErrLoginRequired, and no token is sent"
 	}},
-	{id: "emb-store-of-another-server", who: "a hostile MCP server, with who can move records about in a program's own store", gains: "the token of another server", does: "puts the record of the other server under its own address", play: func(t *testing.T) (bool, string) {
+	{id: "emb-store-of-another-server", who: "a hostile MCP server, with somebody who can move records about in a program's own store", gains: "the token of another server", does: "puts the record of the other server under its own address", play: func(t *testing.T) (bool, string) {
 		srv := newBox(t, sandbox.Options{AutoApprove: true})
 		honest := embClient(t, srv)
 		embLogin(t, honest)
@@ -144,7 +144,7 @@ var embeddedAttacks = slices.Concat([]attack{
 		_, err := c.Connect(t.Context())
 		return got || err == nil, "it gets no token"
 	}},
-	{id: "emb-open-error", who: "who reads the program's log", gains: "the state of a sign-in, or the page that leads to it", does: "reads why the browser did not open: the errors of OpenBrowser and ShowURL repeat their addresses", play: func(t *testing.T) (bool, string) {
+	{id: "emb-open-error", who: "somebody who reads the program's log", gains: "the state of a sign-in, or the page that leads to it", does: "reads why the browser did not open: the errors of OpenBrowser and ShowURL repeat their addresses", play: func(t *testing.T) (bool, string) {
 		srv := newBox(t, sandbox.Options{AutoApprove: true})
 		var log testenv.Buffer
 		var state, page string
@@ -172,7 +172,7 @@ var embeddedAttacks = slices.Concat([]attack{
 		}
 		return strings.Contains(log.String(), state) || strings.Contains(log.String(), page), "the addresses are left out"
 	}},
-	{id: "emb-log-handler", who: "who reads the program's log", gains: "a token", does: "prints every value of every entry with %+v, %#v and as JSON", play: func(t *testing.T) (bool, string) {
+	{id: "emb-log-handler", who: "somebody who reads the program's log", gains: "a token", does: "prints every value of every entry with %+v, %#v and as JSON", play: func(t *testing.T) (bool, string) {
 		srv := newBox(t, sandbox.Options{AutoApprove: true})
 		log := &embHandler{}
 		c := embClient(t, srv, func(c *mcpclient.Client) { c.Logger = slog.New(log) })
@@ -190,7 +190,7 @@ var embeddedAttacks = slices.Concat([]attack{
 		}
 		return embHolds(log.String(), g), "none is there"
 	}},
-	{id: "emb-print", who: "who reads what a program prints", gains: "a token or secret", does: "prints clients, results, records and errors with %v, %+v, %#v, %s, %q, %d, %x and as JSON", play: func(t *testing.T) (bool, string) {
+	{id: "emb-print", who: "somebody who reads what a program prints", gains: "a token or secret", does: "prints clients, results, records and errors with %v, %+v, %#v, %s, %q, %d, %x and as JSON", play: func(t *testing.T) (bool, string) {
 		srv := newBox(t, sandbox.Options{AutoApprove: true})
 		id, secret := srv.App()
 		c := embClient(t, srv, func(c *mcpclient.Client) {
@@ -473,7 +473,7 @@ func embAddresses() (all []attack) {
 		{"fragment", "puts the server's address into a fragment", func(s, e *url.URL) string { return e.String() + "#@" + s.Host }},
 		{"query", "puts it into the query", func(s, e *url.URL) string { return e.String() + "?@" + s.Host }},
 	} {
-		all = append(all, attack{id: "emb-url-" + f.id, who: "who gives the program an address", gains: "the user's token", does: f.does, play: func(t *testing.T) (bool, string) {
+		all = append(all, attack{id: "emb-url-" + f.id, who: "somebody who gives the program an address", gains: "the user's token", does: f.does, play: func(t *testing.T) (bool, string) {
 			return embAsks(t, func(srv, evil *url.URL) *http.Request {
 				req, err := http.NewRequest("GET", f.address(srv, evil), nil)
 				if err != nil {
@@ -501,7 +501,7 @@ func embAddresses() (all []attack) {
 		}})
 	}
 	for _, h := range []string{"Authorization", "Cookie", "Proxy-Authorization"} {
-		all = append(all, attack{id: "emb-header-" + strings.ToLower(h), who: "who gives the program headers", gains: "requests as somebody else", does: "sets " + h, play: func(t *testing.T) (bool, string) {
+		all = append(all, attack{id: "emb-header-" + strings.ToLower(h), who: "somebody who gives the program headers", gains: "requests as somebody else", does: "sets " + h, play: func(t *testing.T) (bool, string) {
 			srv := newBox(t, sandbox.Options{AutoApprove: true})
 			adam, err := srv.Issue("adam", sandbox.IssueOptions{})
 			if err != nil {
@@ -524,7 +524,7 @@ func embAddresses() (all []attack) {
 			return user != "olivia", "it is the account's user who asks"
 		}})
 	}
-	return append(all, attack{id: "emb-host-header", who: "who gives the program headers", gains: "the user's token at another host of the same address", does: "sets Host to a neighbour of the server's", play: func(t *testing.T) (bool, string) {
+	return append(all, attack{id: "emb-host-header", who: "somebody who gives the program headers", gains: "the user's token at another host of the same address", does: "sets Host to a neighbour of the server's", play: func(t *testing.T) (bool, string) {
 		srv := newBox(t, sandbox.Options{AutoApprove: true})
 		front := &embHosts{}
 		c := embClient(t, srv, func(c *mcpclient.Client) { c.Transport = front })

@@ -25,7 +25,7 @@ var filesAttacks = slices.Concat(filesExposed(), filesNoFile(), filesIdentities(
 
 const (
 	anotherUser = "another user of this machine"
-	folderUser  = "whoever can write to the store's folder"
+	folderUser  = "anybody who can write to the store's folder"
 )
 
 // What others could have written or read is not used, and the one command that the error names
@@ -178,7 +178,7 @@ func filesNoFile() (rows []attack) {
 	}
 	for _, k := range kinds[2:] {
 		rows = append(rows, attack{
-			id: "no-file-passphrase-" + k.id, who: "who makes the machine", gains: "a command that hangs",
+			id: "no-file-passphrase-" + k.id, who: "somebody who makes the machine", gains: "a command that hangs",
 			does: "names " + k.name + " as the passphrase's file",
 			play: func(t *testing.T) (bool, string) {
 				v := newFilesVictim(t)
@@ -354,7 +354,7 @@ func filesUsers() (rows []attack) {
 		},
 		attack{
 			id: "locks-squatted-homeless", who: anotherUser, gains: "a keychain that cannot be used", does: "makes the folder of the keychain's locks in /tmp before a user who has no home",
-			stands: "Such a user has no folder that others could not take first. The error names the folder, its owner and the command by which root removes it; locks of another's are never used.",
+			stands: "Others can take every folder of such a user first. The error names the folder, its owner and the command by which root removes it. Another user's locks are never used.",
 			play: func(t *testing.T) (bool, string) {
 				u := newFilesLocks(t, false)
 				u.stranger(`mkdir -m 0700 "$T"`)
@@ -537,7 +537,7 @@ func filesStored() (rows []attack) {
 			},
 		})
 	}
-	const rolled = "Nothing outside the store could tell an old record from the last one. The documentation of `tokenstore.File` and `tokenstore.Keychain` says so, and what comes of it."
+	const rolled = "Nothing outside the store tells an old record from the last one. The documentation of `tokenstore.File` and `tokenstore.Keychain` names this and its consequences."
 	return append(rows,
 		attack{
 			id: "record-rolled-back", who: folderUser, gains: "the use of an older grant", does: "puts an older record back after a refresh", stands: rolled,
@@ -639,7 +639,7 @@ func (v *filesVictim) holds(text string) (found []string) {
 
 // A process that holds tokens.
 func filesProcess() []attack {
-	reader := "whoever reads what a process leaves behind"
+	reader := "anybody who reads what a process leaves behind"
 	// call starts a command that calls a tool with its token. The server never answers.
 	call := func(v *filesVictim, before string, env ...string) (cmd *exec.Cmd, output *testenv.Buffer) {
 		v.t.Helper()

@@ -104,9 +104,9 @@ func guardsRows() (rows []attack) {
 	}
 	for _, r := range []struct{ id, address, what, stands string }{
 		{"documentation", "203.0.113.77", "an address of the documentation's, of which there are five prefixes (RFC 5737, RFC 3849, RFC 9637)",
-			"Nobody is there: no network routes these prefixes, and one that uses them for itself has to refuse them itself. The comment of the list in internal/oauthhttp says so"},
+			"No network routes these prefixes. A network that uses them for itself has to refuse them itself: the comment of the list in internal/oauthhttp says so"},
 		{"nat64-of-its-own", "2a00:1450:64::a00:5", "a private IPv4 address behind NAT64 with a prefix of the network's own",
-			"It looks like any other public address. The network's translator has to refuse private ones (RFC 6052 §5.1); the documentation of oauthhttp.Transport says so"},
+			"The address looks public. The network's translator has to refuse private ones (RFC 6052 §5.1): the documentation of oauthhttp.Transport says so"},
 	} {
 		rows = append(rows, attack{
 			id: "guard-address-" + r.id, who: who, gains: gains, does: "names " + r.what, stands: r.stands,

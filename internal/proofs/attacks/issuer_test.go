@@ -283,7 +283,7 @@ func mixUpAttacks() []attack {
 		}
 	}
 	noIss := func(w *deceived) { w.noIss = true }
-	const stands = "The MCP specification has a client go on where iss is neither promised nor sent (\"Authorization Response Validation\"); `authcode.Check` says so, and that only the server's operator can mend it"
+	const stands = "The MCP specification lets a client go on if iss is neither promised nor sent (\"Authorization Response Validation\"). Only the server's operator can prevent the attack: `authcode.Check` says both"
 	return []attack{
 		{id: "mix-up", who: hostileServer, gains: gainsTokens, does: "its own issuer's page sends the browser on to the honest one's",
 			play: deceit{lies: states, client: unpinned}.play},

@@ -38,7 +38,7 @@ func redirectRows() (rows []attack) {
 	} {
 		for _, status := range []int{301, 302, 303, 307, 308} {
 			rows = append(rows, attack{
-				id: fmt.Sprintf("redirect-%s-%d", r.step, status), who: "whoever can make a server redirect", gains: r.gains,
+				id: fmt.Sprintf("redirect-%s-%d", r.step, status), who: "anybody who can make a server redirect", gains: r.gains,
 				does: fmt.Sprintf("answers %s with %d to a host of its own", r.what, status),
 				play: func(t *testing.T) (bool, string) { return redirectedAway(t, r.step, status) },
 			})

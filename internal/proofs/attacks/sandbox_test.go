@@ -55,7 +55,7 @@ Promise.all([post(m), post(m, {"Content-Type": "text/plain"}), post(new Blob([m]
 		access, _ := boxToken(t, srv, "code", code)
 		return access == "", "none is good, and the right one still is"
 	}},
-	{id: "box-code-twice", who: "who has seen a code and its verifier", gains: "tokens beside the user's", does: "sends the code again", play: func(t *testing.T) (bool, string) {
+	{id: "box-code-twice", who: "somebody who has seen a code and its verifier", gains: "tokens beside the user's", does: "sends the code again", play: func(t *testing.T) (bool, string) {
 		srv := newBox(t, sandbox.Options{AutoApprove: true})
 		code := boxCode(t, srv)
 		first, _ := boxToken(t, srv, "code", code)
@@ -69,7 +69,7 @@ Promise.all([post(m), post(m, {"Content-Type": "text/plain"}), post(new Blob([m]
 		access, refused := boxToken(t, srv, "code", boxCode(t, srv), "client_id", id, "client_secret", secret)
 		return access != "", refused
 	}},
-	{id: "box-session-fixation", who: "who can set a cookie in the victim's browser", gains: "the session that the victim gets at the sandbox", does: "sets a session and a browser cookie before the victim signs in", play: func(t *testing.T) (bool, string) {
+	{id: "box-session-fixation", who: "somebody who can set a cookie in the victim's browser", gains: "the session that the victim gets at the sandbox", does: "sets a session and a browser cookie before the victim signs in", play: func(t *testing.T) (bool, string) {
 		srv := newBox(t, sandbox.Options{})
 		_, port, _ := strings.Cut(strings.TrimPrefix(srv.AuthURL(), "http://"), ":")
 		victim := newWebBrowser(t)
@@ -95,12 +95,12 @@ Promise.all([post(m), post(m, {"Content-Type": "text/plain"}), post(new Blob([m]
 		got := b.submit(b.get(p.next()), url.Values{"decision": {"approve"}, "csrf": {"x"}})
 		return strings.Contains(got.next(), "code="), fmt.Sprint(got.StatusCode)
 	}},
-	{id: "box-response-splitting", who: "who makes an authorization URL", gains: "headers of the redirect", does: "puts line ends into state", play: func(t *testing.T) (bool, string) {
+	{id: "box-response-splitting", who: "somebody who makes an authorization URL", gains: "headers of the redirect", does: "puts line ends into state", play: func(t *testing.T) (bool, string) {
 		srv := newBox(t, sandbox.Options{AutoApprove: true})
 		resp, _ := boxSend(t, "GET", boxQuestion(srv, "state", "s\r\nSet-Cookie: x=1"), "")
 		return strings.Contains(fmt.Sprint(resp.Header["Set-Cookie"]), "x=1"), "they are escaped"
 	}},
-	{id: "box-token-in-query", who: "who reads addresses", gains: "tokens in addresses (RFC 6750 §2.3)", does: "sends the token as a parameter", play: func(t *testing.T) (bool, string) {
+	{id: "box-token-in-query", who: "somebody who reads addresses", gains: "tokens in addresses (RFC 6750 §2.3)", does: "sends the token as a parameter", play: func(t *testing.T) (bool, string) {
 		srv := newBox(t, sandbox.Options{})
 		tokens, err := srv.Issue("mia", sandbox.IssueOptions{})
 		if err != nil {
@@ -152,7 +152,7 @@ Promise.all([post(m), post(m, {"Content-Type": "text/plain"}), post(new Blob([m]
 		resp, _ := boxSend(t, "POST", srv.AuthURL()+boxRegister, `{"x":`+strings.Repeat("[", 100_000), "Content-Type", "application/json")
 		return resp.StatusCode != http.StatusBadRequest, fmt.Sprint(resp.StatusCode)
 	}},
-	{id: "box-log", who: "who reads the sandbox's log", gains: "a code, verifier or password, or lines of the log", does: "reads it after a sign-in, and after paths with line ends", play: func(t *testing.T) (bool, string) {
+	{id: "box-log", who: "somebody who reads the sandbox's log", gains: "a code, verifier or password, or lines of the log", does: "reads it after a sign-in, and after paths with line ends", play: func(t *testing.T) (bool, string) {
 		var log testenv.Buffer
 		srv := newBox(t, sandbox.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
 		code, _ := url.Parse(newWebBrowser(t).consent(boxQuestion(srv, "state", "SECRET-STATE"), "mia"))
@@ -170,7 +170,7 @@ Promise.all([post(m), post(m, {"Content-Type": "text/plain"}), post(new Blob([m]
 		}
 		return strings.Contains(log.String(), "\nlevel=ERROR msg=forged"), "none of it"
 	}},
-	{id: "box-refresh-twice", who: "who has seen a refresh token", gains: "tokens beside the user's", does: "sends it after the user has", play: func(t *testing.T) (bool, string) {
+	{id: "box-refresh-twice", who: "somebody who has seen a refresh token", gains: "tokens beside the user's", does: "sends it after the user has", play: func(t *testing.T) (bool, string) {
 		srv := newBox(t, sandbox.Options{})
 		tokens, err := srv.Issue("mia", sandbox.IssueOptions{})
 		if err != nil {
@@ -266,13 +266,13 @@ func boxRedirects() (all []attack) {
 		"http://127.0.0.1/callback#x", "http://127.0.0.1/callback/", "http://127.0.0.1/Callback", "http://127.0.0.1:1/callback%2f..", "javascript:alert(1)", "//evil.example/callback", "http://127.0.0.1\\@evil.example/callback",
 		"http://2130706433/callback", "https://127.0.0.1/callback", "http://127.0.0.1:80:80/callback", " http://127.0.0.1/callback", "http://127.0.0.1:1\r\nX: y/callback", "http://[::ffff:127.0.0.1]/callback",
 	} {
-		all = append(all, attack{id: fmt.Sprintf("box-redirect-%d", i+1), who: "who makes an authorization URL", gains: "the code", does: "asks for the answer at " + to, play: func(t *testing.T) (bool, string) {
+		all = append(all, attack{id: fmt.Sprintf("box-redirect-%d", i+1), who: "somebody who makes an authorization URL", gains: "the code", does: "asks for the answer at " + to, play: func(t *testing.T) (bool, string) {
 			srv := newBox(t, sandbox.Options{AutoApprove: true})
 			resp, _ := boxSend(t, "GET", boxQuestion(srv, "redirect_uri", to), "")
 			return resp.Header.Get("Location") != "", fmt.Sprintf("%d, a page, and nobody is sent anywhere", resp.StatusCode)
 		}})
 	}
-	all = append(all, attack{id: "box-redirect-twice", who: "who makes an authorization URL", gains: "the code", does: "names two redirect addresses", play: func(t *testing.T) (bool, string) {
+	all = append(all, attack{id: "box-redirect-twice", who: "somebody who makes an authorization URL", gains: "the code", does: "names two redirect addresses", play: func(t *testing.T) (bool, string) {
 		srv := newBox(t, sandbox.Options{AutoApprove: true})
 		resp, _ := boxSend(t, "GET", boxQuestion(srv)+"&redirect_uri=https://evil.example/", "")
 		return resp.Header.Get("Location") != "", fmt.Sprintf("%d, a page", resp.StatusCode)
@@ -323,7 +323,7 @@ func boxFetched() (all []attack) {
 		"https://evil.example/client", "http://169.254.169.254/latest/meta-data", "http://10.0.0.1/x", "http://127.0.0.1.evil.example/x", "http://localhost.evil.example/x", "http://evil.example#@127.0.0.1/x",
 		"http://127.0.0.1@evil.example/x", "http://0.0.0.0/x", "http://2130706433/x", "http://0x7f.1/x", "http://[::]/x", "http://evil.example\\@127.0.0.1/x", "file:///etc/passwd", "http://127.0.0.1:1?x", "gopher://127.0.0.1/x",
 	} {
-		all = append(all, attack{id: fmt.Sprintf("box-fetch-%d", i+1), who: "who makes an authorization URL", gains: "requests of the sandbox's to " + id, does: "names it as the client", play: func(t *testing.T) (bool, string) {
+		all = append(all, attack{id: fmt.Sprintf("box-fetch-%d", i+1), who: "somebody who makes an authorization URL", gains: "requests of the sandbox's to " + id, does: "names it as the client", play: func(t *testing.T) (bool, string) {
 			var asked []string
 			srv := newBox(t, sandbox.Options{HTTPClient: &http.Client{Transport: boxNobody(func(address string) { asked = append(asked, address) })}})
 			resp, _ := boxSend(t, "GET", boxQuestion(srv, "client_id", id), "")
@@ -416,7 +416,7 @@ func boxMarkup() (all []attack) {
 			return text
 		}},
 	} {
-		all = append(all, attack{id: "box-markup-" + f.id, who: "who makes an authorization URL or registers", gains: "a script in the sandbox's page", does: f.does, play: func(t *testing.T) (bool, string) {
+		all = append(all, attack{id: "box-markup-" + f.id, who: "somebody who makes an authorization URL or registers", gains: "a script in the sandbox's page", does: f.does, play: func(t *testing.T) (bool, string) {
 			return strings.Contains(f.page(t, newBox(t, sandbox.Options{})), "<script>"), "it is shown as text, or not at all"
 		}})
 	}
@@ -440,7 +440,7 @@ func boxParameters() (all []attack) {
 		{"request", "request", "eyJhbGciOiJub25lIn0.e30."}, {"request-uri", "request_uri", "https://evil.example/r"}, {"fragment", "response_mode", "fragment"}, {"form-post", "response_mode", "form_post"}, {"web-message", "response_mode", "web_message"},
 		{"token", "response_type", "token"}, {"hybrid", "response_type", "code id_token"}, {"none-login", "prompt", "none login"}, {"resource", "resource", "https://evil.example/mcp"}, {"scope", "scope", "openid admin"},
 	} {
-		all = append(all, attack{id: "box-ask-" + f.id, who: "who makes an authorization URL", gains: "a code that is easier to use", does: "sends " + f.name + "=" + f.value, play: func(t *testing.T) (bool, string) {
+		all = append(all, attack{id: "box-ask-" + f.id, who: "somebody who makes an authorization URL", gains: "a code that is easier to use", does: "sends " + f.name + "=" + f.value, play: func(t *testing.T) (bool, string) {
 			srv := newBox(t, sandbox.Options{AutoApprove: true})
 			resp, _ := boxSend(t, "GET", boxQuestion(srv, f.name, f.value), "")
 			to, err := resp.Location()
@@ -455,7 +455,7 @@ func boxParameters() (all []attack) {
 		{"no-verifier", "code_verifier", ""}, {"other-verifier", "code_verifier", strings.Repeat("A", 43)}, {"challenge-as-verifier", "code_verifier", "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"},
 		{"short-verifier", "code_verifier", "x"}, {"other-redirect", "redirect_uri", "http://127.0.0.1:2/callback"}, {"no-redirect", "redirect_uri", ""}, {"other-resource", "resource", "https://evil.example/mcp"}, {"password", "grant_type", "password"}, {"client-credentials", "grant_type", "client_credentials"},
 	} {
-		all = append(all, attack{id: "box-exchange-" + f.id, who: "who has seen a code", gains: "tokens", does: "exchanges it with " + f.name + "=" + f.value, play: func(t *testing.T) (bool, string) {
+		all = append(all, attack{id: "box-exchange-" + f.id, who: "somebody who has seen a code", gains: "tokens", does: "exchanges it with " + f.name + "=" + f.value, play: func(t *testing.T) (bool, string) {
 			srv := newBox(t, sandbox.Options{AutoApprove: true})
 			access, refused := boxToken(t, srv, "code", boxCode(t, srv), f.name, f.value)
 			return access != "", refused
@@ -552,7 +552,7 @@ func boxPaths() (all []attack) {
 // boxListens are addresses that others could reach.
 func boxListens() (all []attack) {
 	for i, listen := range []string{"0.0.0.0:0", ":0", "[::]:0", "evil.example:0", "localhost.evil.example:0"} {
-		all = append(all, attack{id: fmt.Sprintf("box-listen-%d", i+1), who: "who is on the network", gains: "a server whose passwords are on its pages", does: "waits for a sandbox that listens on " + listen, play: func(t *testing.T) (bool, string) {
+		all = append(all, attack{id: fmt.Sprintf("box-listen-%d", i+1), who: "somebody who is on the network", gains: "a server whose passwords are on its pages", does: "waits for a sandbox that listens on " + listen, play: func(t *testing.T) (bool, string) {
 			srv, err := sandbox.Start(sandbox.Options{Listen: listen})
 			if err == nil {
 				_ = srv.Close()

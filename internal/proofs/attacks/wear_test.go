@@ -383,7 +383,7 @@ func wearRows() (rows []attack) {
 		attack{
 			id: "wear-floods-for-good", who: mcpServer, gains: "the embedder's processor for as long as a call lasts",
 			does:   "sends notices without an end, and no answer",
-			stands: "Who is connected to a server reads what it sends, for as long as the context of the call lasts: `Client.Connect` says so; memory stays flat",
+			stands: "A client reads everything that a server sends while the context of the call lasts: `Client.Connect` says so. Memory stays flat",
 			play: func(t *testing.T) (bool, string) {
 				s := newWearServer(t)
 				session := wearSession(t, s.url, nil)

@@ -104,7 +104,7 @@ var webappAttacks = slices.Concat([]attack{
 		p := victim.get(back)
 		return victim.sees(a) != "mia", fmt.Sprintf("%d, and the session stays", p.StatusCode)
 	}},
-	{id: "web-pending-other-id", who: "who has seen a victim's callback and cookie", gains: "the victim's tokens under an ID of the attacker's", does: "puts the victim's pending value under the attacker's ID", play: func(t *testing.T) (bool, string) {
+	{id: "web-pending-other-id", who: "somebody who has seen a victim's callback and cookie", gains: "the victim's tokens under an ID of the attacker's", does: "puts the victim's pending value under the attacker's ID", play: func(t *testing.T) (bool, string) {
 		a := newWebApp(t)
 		victim, attacker := newWebBrowser(t), newWebBrowser(t)
 		back := victim.approve(a, "mia")
@@ -115,7 +115,7 @@ var webappAttacks = slices.Concat([]attack{
 		p := attacker.get(back)
 		return attacker.sees(a) == "mia" || a.spent() > 0, fmt.Sprintf("%d, no code is sent", p.StatusCode)
 	}},
-	{id: "web-callback-8-at-once", who: "who has seen a victim's callback and cookie", gains: "a second session", does: "sends the callback eight times at once", play: func(t *testing.T) (bool, string) {
+	{id: "web-callback-8-at-once", who: "somebody who has seen a victim's callback and cookie", gains: "a second session", does: "sends the callback eight times at once", play: func(t *testing.T) (bool, string) {
 		a := newWebApp(t)
 		b := newWebBrowser(t)
 		back := b.approve(a, "mia")
@@ -134,7 +134,7 @@ var webappAttacks = slices.Concat([]attack{
 		})
 		return sessions > 1 || a.spent() > 1, fmt.Sprintf("%d session, %d code sent", sessions, a.spent())
 	}},
-	{id: "web-callback-replay", who: "who has seen a victim's callback and cookie", gains: "a session", does: "sends the callback again after the victim", play: func(t *testing.T) (bool, string) {
+	{id: "web-callback-replay", who: "somebody who has seen a victim's callback and cookie", gains: "a session", does: "sends the callback again after the victim", play: func(t *testing.T) (bool, string) {
 		a := newWebApp(t)
 		b, thief := newWebBrowser(t), newWebBrowser(t)
 		back := b.approve(a, "mia")
@@ -143,7 +143,7 @@ var webappAttacks = slices.Concat([]attack{
 		p := thief.get(back)
 		return thief.sees(a) != "nobody" || a.spent() > 1, fmt.Sprintf("%d, no code is sent", p.StatusCode)
 	}},
-	{id: "web-session-fixation", who: "who can set a cookie in the victim's browser", gains: "the session that the victim gets", does: "sets a session cookie before the victim signs in", play: func(t *testing.T) (bool, string) {
+	{id: "web-session-fixation", who: "somebody who can set a cookie in the victim's browser", gains: "the session that the victim gets", does: "sets a session cookie before the victim signs in", play: func(t *testing.T) (bool, string) {
 		a := newWebApp(t)
 		attacker, victim := newWebBrowser(t), newWebBrowser(t)
 		attacker.signIn(a, "adam")
@@ -151,7 +151,7 @@ var webappAttacks = slices.Concat([]attack{
 		victim.get(victim.approve(a, "mia"))
 		return victim.cookie(a, "session") == attacker.cookie(a, "session") || attacker.sees(a) == "mia", "the victim's session is a new one; the planted one is ended"
 	}},
-	{id: "web-session-after-sign-out", who: "who kept the cookie of a session", gains: "the session, and requests to Astravue without end", does: "sends the cookie 20 times after a sign-out", play: func(t *testing.T) (bool, string) {
+	{id: "web-session-after-sign-out", who: "somebody who kept the cookie of a session", gains: "the session, and requests to Astravue without end", does: "sends the cookie 20 times after a sign-out", play: func(t *testing.T) (bool, string) {
 		a := newWebApp(t)
 		b, thief := newWebBrowser(t), newWebBrowser(t)
 		b.signIn(a, "mia")
@@ -169,7 +169,7 @@ var webappAttacks = slices.Concat([]attack{
 	}},
 	{id: "web-cookie-of-another-port", who: "a service on another port of the application's host", gains: "the session cookie",
 		does:   "has the victim open a page of its own",
-		stands: "Cookies know no ports (RFC 6265 §8.5), so an application has a host of its own; main.go says so.",
+		stands: "Cookies ignore ports (RFC 6265 §8.5), so an application needs a host of its own: main.go says so.",
 		play: func(t *testing.T) (bool, string) {
 			a := newWebApp(t)
 			b := newWebBrowser(t)
@@ -186,7 +186,7 @@ var webappAttacks = slices.Concat([]attack{
 			thief.setCookie(a, "session", stolen)
 			return thief.sees(a) == "mia", "the thief sees the victim's board"
 		}},
-	{id: "web-log-secrets", who: "who reads the log", gains: "a code, state, token or cookie", does: "reads it after sign-ins that end well, twice, in a refusal and in an outage", play: func(t *testing.T) (bool, string) {
+	{id: "web-log-secrets", who: "somebody who reads the log", gains: "a code, state, token or cookie", does: "reads it after sign-ins that end well, twice, in a refusal and in an outage", play: func(t *testing.T) (bool, string) {
 		a := newWebApp(t)
 		b := newWebBrowser(t)
 		back := b.approve(a, "mia")
@@ -237,7 +237,7 @@ var webappAttacks = slices.Concat([]attack{
 		}
 		return strings.Contains(p.raw, "<script>alert") || strings.Contains(p.raw, "<img src=x"), "they are shown as text"
 	}},
-	{id: "web-httpoxy", who: "who sends requests to the application where it runs under CGI", gains: "the application's requests, tokens included", does: "sends a Proxy header, which CGI makes HTTP_PROXY", play: func(t *testing.T) (bool, string) {
+	{id: "web-httpoxy", who: "somebody who sends requests to the application where it runs under CGI", gains: "the application's requests, tokens included", does: "sends a Proxy header, which CGI makes HTTP_PROXY", play: func(t *testing.T) (bool, string) {
 		asked := 0
 		evil := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { asked++ }))
 		defer evil.Close()
@@ -390,7 +390,7 @@ func webSessions() (all []attack) {
 			return a.spent() > 0 || b.sees(a) != "nobody" || p.StatusCode >= 500, fmt.Sprintf("%d, no code is sent", p.StatusCode)
 		}})
 	}
-	return append(all, attack{id: "web-session-of-another-key", who: "who runs another one of these applications", gains: "a session", does: "sends a cookie that its own application signed", play: func(t *testing.T) (bool, string) {
+	return append(all, attack{id: "web-session-of-another-key", who: "somebody who runs another one of these applications", gains: "a session", does: "sends a cookie that its own application signed", play: func(t *testing.T) (bool, string) {
 		a, own := newWebApp(t), newWebApp(t)
 		b, thief := newWebBrowser(t), newWebBrowser(t)
 		b.signIn(own, "mia")
@@ -405,7 +405,7 @@ func webRedirects() (all []attack) {
 		"//evil.example", "/\\evil.example", "/%2f%2fevil.example", "//evil.example/%2e%2e", "/login?next=https://evil.example", "/.//evil.example/../..//evil.example",
 		"/login/../..//evil.example", "/callback?redirect=//evil.example", "/login//evil.example", "http://evil.example/login", "/%5cevil.example",
 	} {
-		all = append(all, attack{id: fmt.Sprintf("web-redirect-%d", i+1), who: "who sends a link", gains: "a browser that trusts the application goes to the attacker's page", does: "GET " + path, play: func(t *testing.T) (bool, string) {
+		all = append(all, attack{id: fmt.Sprintf("web-redirect-%d", i+1), who: "somebody who sends a link", gains: "a browser that trusts the application goes to the attacker's page", does: "GET " + path, play: func(t *testing.T) (bool, string) {
 			a := newWebApp(t)
 			host := strings.TrimPrefix(a.url, "http://")
 			resp := webRaw(t, a.url, "GET "+path+" HTTP/1.1\r\nHost: "+host+"\r\nConnection: close\r\n\r\n")
@@ -445,7 +445,7 @@ func webCookies() (all []attack) {
 // webHosts name another host than the application's.
 func webHosts() (all []attack) {
 	for _, header := range []string{"Host", "X-Forwarded-Host", "Forwarded", "X-Original-URL"} {
-		all = append(all, attack{id: "web-host-" + strings.ToLower(header), who: "who can have a browser or a cache send headers", gains: "a code that is sent to the attacker's host", does: "begins a sign-in with a foreign " + header, play: func(t *testing.T) (bool, string) {
+		all = append(all, attack{id: "web-host-" + strings.ToLower(header), who: "somebody who can have a browser or a cache send headers", gains: "a code that is sent to the attacker's host", does: "begins a sign-in with a foreign " + header, play: func(t *testing.T) (bool, string) {
 			a := newWebApp(t)
 			p := newWebBrowser(t).do("POST", a.url+"/login", url.Values{}, header, "evil.example")
 			onward, err := url.Parse(p.next())

@@ -57,7 +57,7 @@ type echo struct {
 var wordsAttacks = func() (attacks []attack) {
 	for _, e := range echoes {
 		attacks = append(attacks, attack{
-			id: "echo-" + e.id, who: "whoever reads an error or a log", gains: "a secret that a server quotes back to us",
+			id: "echo-" + e.id, who: "anybody who reads an error or a log", gains: "a secret that a server quotes back to us",
 			does: fmt.Sprintf("%s, in %d ways", e.does, len(sentBack)), play: e.play,
 		})
 	}
