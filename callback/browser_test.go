@@ -41,7 +41,7 @@ func TestPagesInBrowser(t *testing.T) {
 	}{
 		"signed in":     {named, "?state=right&code=good", "", "You are signed in", "Acme Notes is now connected to Astravue."},
 		"denied":        {named, "?state=right&error=access_denied", "", "Access was not allowed", "sign in again from Acme Notes"},
-		"failed":        {named, "?state=right&code=bad", "", "The sign-in failed", "go back to Acme Notes: it says why"},
+		"failed":        {named, "?state=right&code=bad", "", "The sign-in failed", "Go back to Acme Notes to see why"},
 		"not ours":      {named, "?state=wrong", "", "This belongs to another sign-in", "Acme Notes is still waiting"},
 		"finished":      {named, "?state=right&code=good", "?state=right&code=good", "This sign-in is already finished", "You can close this tab."},
 		"other browser": {named, "?state=right&code=good", "start", "This is another browser", "paste it where Acme Notes asks for it"},

@@ -17,45 +17,45 @@ import (
 	"time"
 )
 
-// DefaultRedirectURI is the redirect address of a [Config] that names none. It
-// has no port, and is so registered: RFC 8252 §7.3 has the authorization server
-// accept any port of it.
+// DefaultRedirectURI is the redirect address of a [Config] that names none. It is
+// registered without a port: the authorization server then accepts any port (RFC
+// 8252 §7.3).
 const DefaultRedirectURI = "http://127.0.0.1/callback"
 
 const (
-	// Ports are chosen above those that a system gives its services and below
-	// those that it hands to outgoing connections (from 32768 on Linux), so
-	// that a port which was kept is likely to be free the next time.
+	// Ports are chosen above those of system services and below those of
+	// outgoing connections (from 32768 on Linux). A caller may keep a port, and
+	// it is likely to be free the next time.
 	firstPort, lastPort = 20000, 32000
 	portTries           = 32
 
-	maxAnswer = 16 << 10 // of a query or a pasted address
+	maxAnswer = 16 << 10 // bytes of a query
 
-	// Cookies know no ports: a browser sends along all that any development
-	// server has ever set for localhost.
+	// Cookies ignore ports: a browser also sends those that other programs have
+	// set for localhost.
 	maxHeader     = 64 << 10
 	headerTimeout = 5 * time.Second
 
-	pageTimeout = 2 * time.Second        // to write a page, once it is known which
+	pageTimeout = 2 * time.Second        // to write a page
 	connGrace   = 100 * time.Millisecond // at Close, for a connection that has sent no request yet
 
-	// secondComes is how long an answer is held back, where somebody else may have been
-	// faster than the person's own browser, until that browser should have come.
+	// secondComes is how long a doubtful answer is held back. Somebody else may have
+	// been faster than the person's own browser, which should come within that time.
 	secondComes = 2 * time.Second
 )
 
 var (
-	// ErrIgnored, wrapped by the error of an accept function, says that the
-	// answer does not belong to this sign-in. Its sender gets a page that says so,
-	// and the wait goes on.
+	// ErrIgnored, wrapped by the error of accept, means that the answer does not
+	// belong to this sign-in. Its sender gets a page that says so, and the wait
+	// goes on. See [Listener.Wait].
 	ErrIgnored = errors.New("callback: not an answer to this sign-in")
 
-	// ErrDenied, wrapped by the error of an accept function, says that the person
-	// or the server refused access. The page then does not speak of a failure.
+	// ErrDenied, wrapped by the error of accept, means that the person or the
+	// server refused access. The page then says so instead of reporting a failure.
 	ErrDenied = errors.New("callback: access was denied")
 
-	// ErrOpenedTwice says that the start page was asked for by two browsers, and
-	// nobody can tell which of them is the person's.
+	// ErrOpenedTwice means that two browsers asked for the start page, and nobody
+	// can tell which one is the person's.
 	ErrOpenedTwice = errors.New("callback: somebody else opened the sign-in too")
 )
 
@@ -72,32 +72,32 @@ func (e *PortError) Unwrap() error { return e.Err }
 
 // A Config says where to listen and what the pages say.
 type Config struct {
-	// RedirectURI is an http address on 127.0.0.1, [::1] or localhost, with
-	// neither user, query nor fragment. Without a port, or with port 0, a free
-	// one from 20000 to 32000 is chosen; without a path it is /callback. For
-	// localhost both 127.0.0.1 and ::1 are bound, since the browser chooses
-	// between them, and whoever held the other one would get the code; prefer
-	// the literal (RFC 8252 §8.3). If empty, [DefaultRedirectURI].
+	// RedirectURI is an http address on 127.0.0.1, [::1] or localhost, without
+	// user, query and fragment. Without a port, or with port 0, a free one from
+	// 20000 to 32000 is chosen. Without a path it is /callback. For localhost both
+	// 127.0.0.1 and ::1 are bound: the browser may choose either, and another
+	// program on the other one would get the code. Prefer the literal addresses
+	// (RFC 8252 §8.3). If empty, [DefaultRedirectURI].
 	RedirectURI string
 
-	// Name is the application's name as the pages show it. If empty, they
-	// speak of "the application".
+	// Name is the application's name for the pages. If empty, they say "the
+	// application".
 	Name string
 
-	// Server is the name of what is signed in to, such as "Astravue". If
-	// empty, the pages speak of "the server".
+	// Server is the name of the service to sign in to, such as "Astravue". If
+	// empty, the pages say "the server".
 	Server string
 
-	// AnyBrowser has Wait take the answer of a browser that [Listener.Start] has
-	// not sent, since the person may use one on another computer. Then whoever
-	// knows the authorization URL may answer, but for other users of this computer
-	// where the system can tell. Without a call of Start that is so anyway.
+	// AnyBrowser lets a browser answer that [Listener.Start] has not sent: the
+	// person may use one on another computer. Then everybody who knows the
+	// authorization URL may answer, except other users of this computer if the
+	// system can tell. Without a call of Start that is always so.
 	AnyBrowser bool
 
-	// OnIgnored, if not nil, is told of each pasted address that decided
-	// nothing, with an error that wraps [ErrIgnored] and holds nothing of the
-	// address. Wait calls it and goes on when it returns. It is not told of
-	// requests: whoever sent one has got a page, and anybody may send many.
+	// OnIgnored, if not nil, is called for each pasted address that decided
+	// nothing. Its error wraps [ErrIgnored] and holds nothing of the address.
+	// Wait calls it and goes on when it returns. Requests are not reported:
+	// their senders get a page, and anybody may send many.
 	OnIgnored func(error)
 }
 
@@ -105,19 +105,19 @@ type Config struct {
 // concurrent use.
 type Listener struct {
 	uri   *url.URL
-	path  string // of uri, as it is sent
+	path  string // of uri, as a request has it
 	pages pages
 
 	onIgnored  func(error)
 	anyBrowser bool
 	start      atomic.Pointer[startPage] // nil: there is none
-	twice      chan struct{}             // closed when the start page was opened by two
-	end        func()                    // closes it
+	twice      chan struct{}             // closed when two browsers have opened the start page
+	end        func()                    // closes twice
 
 	answers chan answer
 	waiting atomic.Bool
 	done    chan struct{} // closed when Wait returns, or by Close
-	finish  func()
+	finish  func()        // closes done
 
 	server   http.Server
 	serving  sync.WaitGroup
@@ -131,14 +131,14 @@ type Listener struct {
 type answer struct {
 	came   time.Time
 	values url.Values
-	err    error         // of reading them
-	page   chan page     // gets one; has room for it
+	err    error         // of reading values
+	page   chan page     // gets one page, and has room for it
 	served chan struct{} // closed when the page is written, or cannot be
 }
 
-// Listen binds the redirect address and starts to answer on it; requests that
-// may hold an answer wait for [Listener.Wait]. ctx bounds the binding only.
-// The caller must call Close.
+// Listen binds the redirect address and starts to serve it. Requests with an
+// answer wait for [Listener.Wait]. ctx limits the binding only. The caller must
+// call Close.
 //
 // If the address cannot be bound the error is a [*PortError].
 func Listen(ctx context.Context, config Config) (*Listener, error) {
@@ -170,15 +170,15 @@ func Listen(ctx context.Context, config Config) (*Listener, error) {
 	l.end = sync.OnceFunc(func() { close(l.twice) })
 	l.finish = sync.OnceFunc(func() { close(l.done) })
 	l.shutdown = sync.OnceValue(l.shut)
-	// No WriteTimeout: an answer is judged before its page is written, and
-	// accept talks to the authorization server. show has a deadline.
+	// There is no WriteTimeout: accept comes before the page, and it talks to the
+	// authorization server. show has a deadline of its own.
 	l.server = http.Server{
 		Handler:                      http.HandlerFunc(l.serve),
 		ReadTimeout:                  headerTimeout,
 		MaxHeaderBytes:               maxHeader,
 		ConnState:                    l.track,
 		ErrorLog:                     log.New(io.Discard, "", 0),
-		DisableGeneralOptionsHandler: true, // which would answer "OPTIONS *" for us
+		DisableGeneralOptionsHandler: true, // it would answer "OPTIONS *" without serve
 	}
 	l.server.SetKeepAlivesEnabled(false)
 	for _, ln := range listeners {
@@ -187,7 +187,7 @@ func Listen(ctx context.Context, config Config) (*Listener, error) {
 	return l, nil
 }
 
-// parseRedirectURI returns the redirect address and its port, or 0.
+// parseRedirectURI returns the redirect address and its port, 0 if it has none.
 func parseRedirectURI(s string) (*url.URL, int, error) {
 	if s == "" {
 		s = DefaultRedirectURI
@@ -221,7 +221,7 @@ func parseRedirectURI(s string) (*url.URL, int, error) {
 	return u, int(port), nil
 }
 
-// bind listens on the loopback addresses of host, all with the same port.
+// bind listens on the loopback addresses of host, all with one port.
 func bind(ctx context.Context, host string, port int) ([]net.Listener, int, error) {
 	ips := []string{host}
 	if strings.EqualFold(host, "localhost") {
@@ -258,32 +258,32 @@ func bindAll(ctx context.Context, ips []string, port int) (listeners []net.Liste
 	return listeners, nil
 }
 
-// RedirectURI returns the redirect address with the port that is bound: what
-// belongs into the authorization request and the code exchange.
+// RedirectURI returns the redirect address with the bound port, for the
+// authorization request and the code exchange.
 func (l *Listener) RedirectURI() string { return l.uri.String() }
 
-// Wait hands each answer to accept, one at a time, until one decides: accept
-// returns nil, or an error that does not wrap [ErrIgnored]. Wait returns what
-// accept returned, when the page has been written to its end, at most two
-// seconds later. If ctx ends first it returns ctx.Err() at once, and if two
-// browsers have opened the start page [ErrOpenedTwice].
+// Wait hands each answer to accept, one at a time, until one decides. An answer
+// decides if accept returns nil, or an error that does not wrap [ErrIgnored]. Wait
+// returns the result of that call when the page is written, at most two seconds
+// later. If ctx ends first it returns ctx.Err() at once, and if two browsers have
+// opened the start page it returns [ErrOpenedTwice].
 //
-// An answer of a browser that [Listener.Start] has not sent, or of another user
-// of the computer, gets a page that says what to do, and the wait goes on.
+// Answers of a browser that [Listener.Start] has not sent, and of another user of
+// the computer, do not reach accept. They get a page that says what to do, and the
+// wait goes on.
 //
-// accept gets the parameters of the query. It verifies them and carries the
-// sign-in to its end, exchange and storing included, so that the page tells
-// the truth. It runs on Wait's goroutine, with ctx: a browser that hangs up
-// does not stop it, and Wait does not return before it. It must therefore
-// return soon when ctx ends.
+// accept gets the parameters of the query. It verifies them and finishes the
+// sign-in, exchange and storing included, so that the page tells the truth. It runs
+// on Wait's goroutine with ctx: a browser that hangs up does not stop it. Wait
+// returns only after it, so it must return soon when ctx ends.
 //
-// Each string from pasted is an answer too: a whole address with the path of
-// the redirect address, on whatever host, or only its query. Those that cannot
-// be one are reported to Config.OnIgnored. A nil or closed channel yields none.
+// Each string from pasted is an answer too: a whole address with the path of the
+// redirect address, on any host, or only its query. A string that cannot be an
+// answer is reported to Config.OnIgnored. A nil or closed channel yields none.
 //
-// After the decision, and until Close, whoever comes gets a page that says that
-// the sign-in is finished. Wait can be called once. If the listener is closed
-// it returns an error that wraps [net.ErrClosed].
+// After the decision and until Close, every browser gets a page that says that the
+// sign-in is finished. Wait can be called once. If the listener is closed it
+// returns an error that wraps [net.ErrClosed].
 func (l *Listener) Wait(ctx context.Context, accept func(context.Context, url.Values) error, pasted <-chan string) error {
 	if l.waiting.Swap(true) {
 		return errors.New("callback: Wait was called before")
@@ -330,9 +330,10 @@ func (l *Listener) Wait(ctx context.Context, accept func(context.Context, url.Va
 	return ctx.Err()
 }
 
-// hold holds an answer back for as long as it may be that of somebody else, who
-// has seen the start page's address and was faster. It reports whether the
-// answer still counts; if not, a has got its page.
+// hold holds a doubtful answer back for [secondComes] after it came. It may be that
+// of somebody who has seen the start page's address and was faster than the person;
+// then the person's own browser comes in that time and is the second one. hold
+// reports whether the answer still counts. If not, a has got its page.
 func (l *Listener) hold(ctx context.Context, a answer) bool {
 	if !l.start.Load().isDoubtful() {
 		return true
@@ -357,10 +358,9 @@ func (l *Listener) hold(ctx context.Context, a answer) bool {
 	return true
 }
 
-// judge gives a to accept, unless its query could not be read, and tells a which
-// page it gets.
+// judge calls accept, unless the answer cannot be read, and gives a its page.
 func (l *Listener) judge(ctx context.Context, accept func(context.Context, url.Values) error, a answer) error {
-	p := l.pages.failed // also if accept panics
+	p := l.pages.failed // it stays so if accept panics
 	defer func() { a.page <- p }()
 	err := a.err
 	if err == nil {
@@ -377,15 +377,15 @@ func (l *Listener) judge(ctx context.Context, accept func(context.Context, url.V
 	return err
 }
 
-// Close stops to listen, lets requests under way end with their page, for at
-// most two seconds, and ends a Wait. It does not stop an accept function. Closing again
-// waits for the first Close and returns the same.
+// Close stops listening, ends a Wait, and waits at most two seconds for requests
+// under way to get their page. It does not stop accept. A second Close waits for
+// the first one and returns its result.
 func (l *Listener) Close() error { return l.shutdown() }
 
 func (l *Listener) shut() error {
 	l.finish()
-	// Browsers open connections that they may never use, and Shutdown would
-	// wait for a first request on each.
+	// Browsers open connections that they may never use. Shutdown would wait for a
+	// first request on each.
 	defer time.AfterFunc(connGrace, l.closeFresh).Stop()
 	ctx, cancel := context.WithTimeout(context.Background(), pageTimeout)
 	defer cancel()
@@ -397,6 +397,7 @@ func (l *Listener) shut() error {
 	return err
 }
 
+// track keeps l.fresh up to date.
 func (l *Listener) track(conn net.Conn, state http.ConnState) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -415,21 +416,21 @@ func (l *Listener) closeFresh() {
 	}
 }
 
-// serve answers one request. It compares the request target as it was sent,
-// which leaves no room for other spellings of the path or another authority.
+// serve answers one request. It compares the request target as it was sent, so
+// that no other spelling of the path and no other host passes.
 func (l *Listener) serve(w http.ResponseWriter, r *http.Request) {
 	path, query, _ := strings.Cut(r.RequestURI, "?")
 	setHeader(w.Header())
 	start := l.start.Load()
 	switch isStart := start.is(r.RequestURI); {
 	case !l.isHost(r.Host):
-		// A page of another name that was made to point here (DNS rebinding)
-		// could read what it gets: nothing.
+		// The name of a web page may be made to point here (DNS rebinding), and that
+		// page can read the answer. It gets an empty one.
 		w.WriteHeader(http.StatusMisdirectedRequest)
 	case path != l.path && !isStart:
 		show(w, l.pages.notFound)
 	case r.Method == http.MethodHead:
-		w.WriteHeader(http.StatusOK) // and decides nothing: link scanners send it
+		w.WriteHeader(http.StatusOK) // link scanners send it; it decides nothing
 	case r.Method != http.MethodGet:
 		w.Header().Set("Allow", "GET, HEAD")
 		show(w, l.pages.notAllowed)
@@ -440,12 +441,12 @@ func (l *Listener) serve(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// answer hands a query to Wait and shows how that ended. It does not look whether
-// the browser is still there: an answer counts when it has arrived.
+// answer hands a query to Wait and shows the page that it gets. The browser need not
+// be there any more: an answer counts when it has arrived.
 //
-// Who holds the connection is looked up last, since that costs more than the rest
-// together. A browser that has the cookie may be gone: who it is was looked
-// up when it got that.
+// The owner of the connection is looked up last, since that costs more than all the
+// rest. A browser with the cookie may be gone: its owner was looked up when it got
+// the cookie.
 func (l *Listener) answer(w http.ResponseWriter, r *http.Request, query string) {
 	start := l.start.Load()
 	sent := start.sent(r)
@@ -476,7 +477,7 @@ func (l *Listener) answer(w http.ResponseWriter, r *http.Request, query string) 
 	}
 }
 
-// owner returns who holds the other end of a request's connection.
+// owner returns the owner of the other end of a request's connection.
 func (l *Listener) owner(r *http.Request) owner {
 	local, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
 	if local == nil {
@@ -488,12 +489,13 @@ func (l *Listener) owner(r *http.Request) owner {
 // isHost reports whether a Host header names the redirect address.
 func (l *Listener) isHost(host string) bool {
 	return strings.EqualFold(host, l.uri.Host) ||
-		// Browsers leave the default port out.
+		// Browsers leave out the default port.
 		strings.EqualFold(host+":80", l.uri.Host)
 }
 
-// parsePasted reads what somebody copied out of the address bar. The error
-// wraps ErrIgnored and holds nothing of s, which may be a live code.
+// parsePasted returns the query of an address, or of the part of one, that somebody
+// has copied from the browser. The error wraps ErrIgnored and holds nothing of s,
+// since s may hold a live code.
 func (l *Listener) parsePasted(s string) (url.Values, error) {
 	query := s
 	switch i := strings.IndexAny(s, "/?="); {
@@ -507,7 +509,7 @@ func (l *Listener) parsePasted(s string) (url.Values, error) {
 		s, _, _ = strings.Cut(s, "#")
 		head, query, _ = strings.Cut(s, "?")
 		if _, rest, _ = strings.Cut(head, "://"); rest == "" {
-			rest = head // browsers hide the scheme
+			rest = head // some browsers hide the scheme
 		}
 		if _, path, _ := strings.Cut(rest, "/"); "/"+path != l.path {
 			return nil, fmt.Errorf("%w: the address has another path than %s", ErrIgnored, l.path)
@@ -516,7 +518,7 @@ func (l *Listener) parsePasted(s string) (url.Values, error) {
 	return parseQuery(query)
 }
 
-// parseQuery is url.ParseQuery with a limit, and an error that does not quote.
+// parseQuery is url.ParseQuery with a limit. Its error quotes nothing.
 func parseQuery(query string) (url.Values, error) {
 	if len(query) > maxAnswer {
 		return nil, fmt.Errorf("%w: more than %d bytes", ErrIgnored, maxAnswer)

@@ -1,11 +1,11 @@
 package callback
 
-// An owner says who holds the other end of a connection to this computer.
+// An owner says whose the other end of a connection is.
 type owner int
 
 const (
-	unsure  owner = iota // nobody can tell; or root does, for somebody
-	ours                 // the user that this process runs as
+	unsure  owner = iota // cannot be told; or root, which may act for anybody
+	ours                 // the user of this process
 	foreign              // another user
-	gone                 // nobody any more
+	gone                 // no process holds it any more
 )

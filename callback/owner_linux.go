@@ -15,21 +15,20 @@ import (
 )
 
 const (
-	// lookAgain is how long after the first look the second one comes. The kernel takes a socket
-	// off its table before it tells the other end, and the table is not read in one go.
+	// lookAgain is the time between two looks. The kernel takes a socket off its table before it
+	// tells the other end, and it hands the table out in pieces: one look can miss a socket.
 	lookAgain = 10 * time.Millisecond
 
 	established = "01" // of proc_pid_net(5)'s column st
 )
 
-// ownerOf looks into the kernel's table of sockets for the one at remote, an address and port that
-// is connected to local, one of ours.
+// ownerOf returns the owner of the socket at remote, which is connected to our socket at local. Both
+// are an address and a port. It reads the kernel's table of sockets.
 //
-// The user that the table names counts only where somebody holds the socket, which then has an
-// inode. That of a closed one is forgotten and reads as 0, which is root's. And a socket
-// that was closed with a reset is not in the table, although what it sent can still be read.
-// Therefore one that is missing is in another network namespace only if our end is
-// still connected.
+// The table's user counts only while a process holds the socket: only then the socket has an inode.
+// For a closed socket the user reads as 0, which would be root. A socket that was closed with a
+// reset is missing in the table, although its data can still be read. So a missing socket is in
+// another network namespace only if our own end is still connected.
 func ownerOf(local, remote string) owner {
 	here, err := netip.ParseAddrPort(local)
 	if err != nil {
@@ -64,38 +63,38 @@ func ownerNamed(uid int) owner {
 	case uid == os.Geteuid() || uid == os.Getuid():
 		return ours
 	case uid == 0:
-		return unsure // a proxy for everybody, it may be
+		return unsure // it may be a proxy for everybody
 	}
 	return foreign
 }
 
-// sockets is what the table says of a connection.
+// sockets are the two ends of a connection, as the table has them.
 type sockets struct {
-	works     bool // the table has our address at all, as it has not in some sandboxes
-	connected bool // our end
-	listed    bool // the other end
-	held      bool // by a process
-	uid       int  // of the other end, if it is held
+	works     bool // the table has our address; in some sandboxes it is empty
+	connected bool // our end is connected
+	listed    bool // the other end is in the table
+	held      bool // a process holds the other end
+	uid       int  // the user of the other end, if it is held
 }
 
-// A row is of one socket.
+// A row of the table is one socket.
 type row struct {
 	state string
 	inode string
 	uid   uint64
 }
 
-// table is the latest one that was read. To read it takes milliseconds, and anybody may ask: all
-// who wait share the next one.
+// table is the latest copy of the kernel's. Reading takes milliseconds, and anybody may cause it: all
+// callers that wait share the next copy.
 var table struct {
 	sync.Mutex
-	began time.Time
+	began time.Time // when reading began
 	err   error
 	rows  map[[2]netip.AddrPort]row // by local and remote address
 	local map[netip.AddrPort]bool
 }
 
-// look looks the two ends up in a table that is not older than the call.
+// look finds the two ends in a table that is not older than the call.
 func look(here, there netip.AddrPort) (s sockets, err error) {
 	called := time.Now()
 	table.Lock()
@@ -112,8 +111,9 @@ func look(here, there netip.AddrPort) (s sockets, err error) {
 	return s, table.err
 }
 
-// readTable reads both tables: a socket for IPv6 can be connected to an address of IPv4. Of two rows
-// the held one counts, since a port can be used anew while the old socket is still dying.
+// readTable reads the tables of IPv4 and IPv6, since a socket of IPv6 can be connected to an address of
+// IPv4. Of two rows with equal ends the held one counts: a port can be used again while its old socket
+// is still closing.
 func readTable() (map[[2]netip.AddrPort]row, map[netip.AddrPort]bool, error) {
 	rows, locals := map[[2]netip.AddrPort]row{}, map[netip.AddrPort]bool{}
 	for _, name := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
@@ -152,8 +152,8 @@ func readTable() (map[[2]netip.AddrPort]row, map[netip.AddrPort]bool, error) {
 	return rows, locals, nil
 }
 
-// parseSocket reads an address as the table has it: words of 32 bits in the order of this
-// machine's bytes, in hexadecimal, and a port.
+// parseSocket reads an address and a port as the table writes them, in hexadecimal. The address
+// consists of words of 32 bits in this machine's byte order.
 func parseSocket(s string) (netip.AddrPort, bool) {
 	address, port, _ := strings.Cut(s, ":")
 	b, err := hex.DecodeString(address)

@@ -2,5 +2,6 @@
 
 package callback
 
-// ownerOf cannot tell: this system shows such things to its administrator only, or not at all.
+// ownerOf cannot tell: this system shows the owners of connections to its administrator only, or not
+// at all.
 func ownerOf(_, _ string) owner { return unsure }

@@ -10,31 +10,31 @@ import (
 	"time"
 )
 
-// A page is a whole answer, rendered before anybody asks: nothing of a request
-// can reach it.
+// A page is a whole answer. It is rendered before any request, so that it can hold
+// nothing of one.
 type page struct {
 	status int
 	body   []byte
 }
 
-// pages are all that is ever shown.
+// pages are all the pages that a listener shows.
 type pages struct {
 	signedIn   page
 	denied     page
 	failed     page
-	ignored    page // an answer that is not this sign-in's
-	finished   page // whatever comes after the answer that decided
-	elsewhere  page // an answer of a browser that was not sent
-	foreign    page // an answer of another user of the computer
-	stranger   page // another user who opens the start page
-	opened     page // a second browser that does, and may be another user's
-	twice      page // the same, and the first one may be so too
+	ignored    page // for an answer of another sign-in
+	finished   page // for everything after the answer that decided
+	elsewhere  page // for an answer of a browser that the start page has not sent
+	foreign    page // for an answer of another user of the computer
+	stranger   page // for another user who opens the start page
+	opened     page // for an unsure browser that opens the start page after the person's
+	twice      page // for a second browser that opens it after an unsure one
 	notFound   page
 	notAllowed page
 }
 
-// render makes the pages of an application and a server. Each says what
-// happened and then what to do next.
+// render makes the pages for an application and a server. Each page says first what
+// happened and then what to do.
 func render(name, server string) (p pages, err error) {
 	app, App := name, name
 	if name == "" {
@@ -63,42 +63,42 @@ func render(name, server string) (p pages, err error) {
 		page: &p.failed, status: http.StatusInternalServerError, Icon: "cross",
 		Title: "The sign-in failed",
 		What:  App + " could not be connected to " + server + ".",
-		Next:  "Close this tab and go back to " + app + ": it says why. To try again, sign in from there once more.",
+		Next:  "Go back to " + app + " to see why, and sign in again from there. You can close this tab.",
 	}, {
 		page: &p.ignored, status: http.StatusBadRequest, Icon: "question",
 		Title: "This belongs to another sign-in",
-		What:  "The address may come from an earlier attempt, or be incomplete. " + App + " is still waiting.",
+		What:  "This address comes from an earlier attempt, or it is incomplete. " + App + " is still waiting.",
 		Next:  "Finish the sign-in in the tab that was opened last, or start again from " + app + ".",
 	}, {
 		page: &p.finished, status: http.StatusGone, Icon: "done",
 		Title: "This sign-in is already finished",
-		What:  App + " is no longer waiting for it, and shows how it ended.",
-		Next:  "There is nothing left to do here. You can close this tab.",
+		What:  App + " is no longer waiting. It shows how the sign-in ended.",
+		Next:  "You can close this tab.",
 	}, {
 		page: &p.elsewhere, status: http.StatusForbidden, Icon: "question",
 		Title: "This is another browser",
-		What:  App + " waits for the browser that it opened. This is another one, or a private window of it.",
-		Next:  "If you have signed in here, copy the whole address of this page and paste it where " + app + " asks for it. Or go back to the browser that was opened.",
+		What:  App + " opened another browser, or another window, and waits for that one.",
+		Next:  "Go back to the browser that was opened. Or, if you have signed in here, copy the whole address of this page and paste it where " + app + " asks for it.",
 	}, {
 		page: &p.foreign, status: http.StatusForbidden, Icon: "bar",
 		Title: "This is another user’s sign-in",
-		What:  "Another user of this computer has started " + app + ", and not the one whose browser this is.",
-		Next:  "If both are you, copy the whole address of this page and paste it where " + app + " asks for it.",
+		What:  "This browser belongs to one user of this computer, but another user has started " + app + ".",
+		Next:  "If both users are you, copy the whole address of this page and paste it where " + app + " asks for it.",
 	}, {
 		page: &p.stranger, status: http.StatusForbidden, Icon: "bar",
 		Title: "This is another user’s sign-in",
-		What:  "Another user of this computer has started " + app + ", and not the one whose browser this is.",
-		Next:  "You can close this tab. If both are you, start " + app + " as the user of this browser.",
+		What:  "This browser belongs to one user of this computer, but another user has started " + app + ".",
+		Next:  "You can close this tab. If both users are you, start " + app + " as the user of this browser.",
 	}, {
 		page: &p.opened, status: http.StatusConflict, Icon: "question",
 		Title: "This sign-in was opened already",
-		What:  "Its address is good once. " + App + " waits for the browser that came first.",
-		Next:  "Go on there, or start again from " + app + ".",
+		What:  "A sign-in can be opened once. " + App + " waits for the browser that opened it first.",
+		Next:  "Go back to that browser, or start again from " + app + ".",
 	}, {
 		page: &p.twice, status: http.StatusConflict, Icon: "cross",
 		Title: "Somebody else opened this sign-in",
-		What:  "It was opened in two browsers, and one may not be yours. " + App + " was not connected to " + server + ".",
-		Next:  "Close this tab, and start again from " + app + ".",
+		What:  "Two browsers opened it, and one of them may not be yours. " + App + " was not connected to " + server + ".",
+		Next:  "Close this tab and start again from " + app + ".",
 	}, {
 		page: &p.notFound, status: http.StatusNotFound, Icon: "question",
 		Title: "There is nothing here",
@@ -116,8 +116,8 @@ func render(name, server string) (p pages, err error) {
 	return p, nil
 }
 
-// show writes p to its end, or until pageTimeout. It does not leave the flush to
-// the server: the process may end as soon as the handler has returned.
+// show writes p, for at most pageTimeout. It flushes too, since the process may end
+// as soon as the handler has returned.
 func show(w http.ResponseWriter, p page) {
 	c := http.NewResponseController(w)
 	_ = c.SetWriteDeadline(time.Now().Add(pageTimeout))
@@ -127,8 +127,8 @@ func show(w http.ResponseWriter, p page) {
 	_ = c.Flush()
 }
 
-// setHeader sets what all answers have in common. The page loads and runs
-// nothing, and the address, which holds the code, goes nowhere from it.
+// setHeader sets the header fields of every answer. A page loads nothing and runs
+// nothing. Its address, which may hold the code, is not passed on and not cached.
 func setHeader(h http.Header) {
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	h.Set("Content-Security-Policy", pagePolicy)
@@ -174,8 +174,8 @@ var pageTemplate = template.Must(template.New("page").Parse(`<!DOCTYPE html>
 </html>
 `))
 
-// A raw string holds no carriage return, whatever the checkout does: the
-// policy's hash is that of the text as a browser reads it.
+// pageStyle is in a raw string, which never holds a carriage return, even if the
+// checkout has them. So the hash in pagePolicy is that of the text in the browser.
 const pageStyle = `
 :root {
 	color-scheme: light dark;
