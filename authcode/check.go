@@ -8,19 +8,19 @@ import (
 	"github.com/astravue/mcp-client-go/internal/text"
 )
 
-// ErrState: the callback's state is missing, doubled or not ours, so it is no
-// answer to our request. Whoever waits for that answer goes on waiting.
+// ErrState means that the callback's state is missing, doubled or not ours. The
+// callback is no answer to our request, and the caller should go on waiting.
 var ErrState = errors.New("authcode: the callback does not carry the state of this sign-in")
 
-// ErrNoCode: the callback is ours and holds neither an error nor exactly one
-// code, or another parameter twice (RFC 6749 §3.1).
+// ErrNoCode means that the callback is ours, but holds neither an error nor a code,
+// or a parameter twice (RFC 6749 §3.1).
 var ErrNoCode = errors.New("authcode: the callback holds no usable code")
 
-// An IssuerError is a callback of another authorization server than the one
-// that was asked (RFC 9207 §2.4). Nothing else of it was read.
+// An IssuerError is a callback from another authorization server than the one that
+// was asked (RFC 9207 §2.4). Of its parameters only state and iss were read.
 type IssuerError struct {
 	Want string
-	Got  string // "" if iss was promised and is missing
+	Got  string // "" if the metadata promise iss and it is missing
 }
 
 func (e *IssuerError) Error() string {
@@ -30,9 +30,9 @@ func (e *IssuerError) Error() string {
 	return fmt.Sprintf("authcode: the callback is from %s, want %s", text.QuoteURL(e.Got), text.QuoteURL(e.Want))
 }
 
-// An AuthorizationError is the server's or the user's no (RFC 6749 §4.1.2.1).
-// Code and Description are cut to 200 characters, without control characters
-// and without the callback's state and code.
+// An AuthorizationError is a refusal by the server or the user (RFC 6749
+// §4.1.2.1). Code and Description are cut to 200 characters, without invisible
+// characters and without the callback's state and code.
 type AuthorizationError struct {
 	Code        string // "access_denied", "invalid_scope", …
 	Description string // error_description, "" if none came
@@ -45,13 +45,14 @@ func (e *AuthorizationError) Error() string {
 	return fmt.Sprintf("authcode: the server answered %q: %q", e.Code, e.Description)
 }
 
-// Denied reports whether the user, or the server for them, refused consent.
+// Denied reports whether the user refused consent, or the server did in their
+// place.
 func (e *AuthorizationError) Denied() bool { return e.Code == "access_denied" }
 
-// A Check is what a callback is held against, recorded before the browser
-// opened.
+// A Check holds the facts that a callback must match. Record it before the browser
+// opens.
 type Check struct {
-	State  Secret // of the request; empty: every callback is refused
+	State  Secret // that of the request; empty: every callback is refused
 	Issuer string // of the validated metadata
 
 	// IssSupported is the metadata's
@@ -59,16 +60,15 @@ type Check struct {
 	IssSupported bool
 }
 
-// Code takes a callback's query and returns its authorization code. It reads
-// the state first, then iss, then error, then code, and nothing of what follows
-// a failure.
+// Code takes the query of a callback and returns the authorization code. It checks
+// the state first, then iss, then error, then code, and stops at the first failure.
 //
 // The rule for iss (MCP, "Authorization Response Validation"): a server that
-// promises it must send it; whoever sends it must send the issuer's very string.
-// A server that neither promises nor sends it is accepted, and nothing tells its
-// answers from another's: an attacker's server can send the user on to it, and
-// is then given its code (RFC 9700 §4.4, "mix-up"). Only its operator can mend
-// that.
+// promises iss must send it, and every iss must be exactly the issuer. A server
+// that neither promises nor sends iss is accepted. Its answers then look like those
+// of any other server: an attacker's server can send the user on to it, and the
+// attacker is given its code (RFC 9700 §4.4, "mix-up"). Only the operator of that
+// server can prevent this.
 //
 // Errors: [ErrState], [*IssuerError], [*AuthorizationError], [ErrNoCode].
 func (c Check) Code(query url.Values) (Secret, error) {

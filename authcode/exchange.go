@@ -9,9 +9,9 @@ import (
 	"github.com/astravue/mcp-client-go/internal/oauthhttp"
 )
 
-// ClientAuth says which client asks and how that is proved; its zero Method is
-// "none", a public client. The method is stated, never probed: a probe would
-// spend the code.
+// ClientAuth says which client asks and how it proves that. An empty Method is
+// "none", for a public client. No other method is tried: a failed try would spend
+// the code.
 type ClientAuth = oauthhttp.ClientAuth
 
 // Token is a token endpoint's answer (RFC 6749 §5.1).
@@ -25,20 +25,20 @@ type TokenError = oauthhttp.TokenError
 type Exchange struct {
 	Endpoint    string     // REQUIRED: token_endpoint of the metadata
 	Client      ClientAuth // the client of the authorization request
-	Code        Secret     // REQUIRED: of [Check.Code]
-	RedirectURI string     // REQUIRED: byte for byte that of the authorization request
-	Verifier    Secret     // REQUIRED: of the challenge sent (RFC 7636 §4.5)
-	Resource    string     // byte for byte that of the authorization request; empty: not sent
+	Code        Secret     // REQUIRED: from [Check.Code]
+	RedirectURI string     // REQUIRED: exactly that of the authorization request
+	Verifier    Secret     // REQUIRED: that of the challenge (RFC 7636 §4.5)
+	Resource    string     // exactly that of the authorization request; empty: not sent
 
-	// HTTPClient sends the request. Nil means a hardened one: TLS 1.2, 30
-	// seconds, no private address.
+	// HTTPClient sends the request. If nil, a hardened one does: TLS 1.2 or newer,
+	// 30 seconds, public and loopback addresses only.
 	HTTPClient *http.Client
 }
 
-// Token sends the exchange, once: no redirect is followed and nothing is sent
-// again (internal/oauthhttp.RequestToken, which refresh uses too). Errors are
-// a [*TokenError], except that an Exchange without code or verifier is refused
-// before anything is sent.
+// Token sends the exchange, at most once: it follows no redirect and repeats
+// nothing (internal/oauthhttp.RequestToken, which package refresh uses too). Errors
+// are a [*TokenError]; only an Exchange without code or verifier is another error,
+// and nothing is sent.
 func (e Exchange) Token(ctx context.Context) (*Token, error) {
 	if e.Code.IsZero() || e.Verifier.IsZero() {
 		return nil, errors.New("authcode: an exchange needs a code and a verifier")

@@ -21,43 +21,46 @@ type Request struct {
 	Endpoint      string   // REQUIRED: authorization_endpoint of the metadata
 	ClientID      string   // REQUIRED
 	RedirectURI   string   // REQUIRED, as registered: https, or http on a loopback host
-	State         Secret   // REQUIRED: of NewState, for this request only
+	State         Secret   // REQUIRED: from [NewState], for this request only
 	CodeChallenge string   // REQUIRED: S256 of the verifier (RFC 7636 §4.2)
 	Scopes        []string // empty: the server's default
 	Resource      string   // RFC 8707; empty: not sent
-	Prompt        string   // OpenID Connect Core §3.1.2.1: "consent", "select_account"
-	LoginHint     string   // OpenID Connect Core §3.1.2.1: whose sign-in it is
+	Prompt        string   // OpenID Connect Core §3.1.2.1: "consent", "select_account"; empty: not sent
+	LoginHint     string   // OpenID Connect Core §3.1.2.1: the account to sign in; empty: not sent
 }
 
-// A ParameterError is an authorization endpoint whose own query has a parameter
-// that is not the endpoint's to choose.
+// A ParameterError means that the authorization endpoint's own query has a
+// parameter that only the request may have.
 type ParameterError struct{ Name string }
 
 func (e *ParameterError) Error() string {
 	return "authcode: the authorization endpoint already has the parameter " + text.Quote(e.Name)
 }
 
-// foreign are the parameters that turn the request into another one: of a
-// request object the server uses the parameters and no others (RFC 9101 §6.3),
-// and response_mode has the code sent another way (OAuth 2.0 Multiple Response
-// Type Encoding Practices §2.1).
-var foreign = []string{"request", "request_uri", "response_mode"}
+// reserved are parameters that would turn the request into another one. Of a
+// request object the server uses all parameters and ignores ours (RFC 9101 §6.3).
+// response_mode makes the server send the code another way (OAuth 2.0 Multiple
+// Response Type Encoding Practices §2.1).
+var reserved = []string{"request", "request_uri", "response_mode"}
 
-// URL returns the address to open in the user's browser. It holds the state
-// and is to be treated like it. A query that the endpoint already has is kept,
-// encoded anew. One that names a parameter of ours, or request, request_uri or
-// response_mode, is a [*ParameterError]: each may appear only once (RFC 6749
-// §3.1). Names that some server could read as one of these count as it.
+// URL returns the address to open in the user's browser. It holds the state, so it
+// is as secret as the state. A query that the endpoint already has is kept, encoded
+// again. If it has a parameter of this request, or request, request_uri or
+// response_mode, URL returns a [*ParameterError]: each may appear only once (RFC
+// 6749 §3.1). Names that some server may read as one of these count too.
 //
-// The address is one of RFC 3986, and what opens it may hand it to a shell, as
-// ssh does. Besides letters, digits and - . _ ~ it has only : / @ + , = in its
-// path and [ ] around an IPv6 address, then one ?, and & = + % in the query.
-// No shell can run anything of that by itself. What follows an & it may take
-// for a command, and these are: the names of this request, each with = and a
-// value, which sh takes for assignments; and the endpoint's own parameters but
-// the first, whose names begin with a % so that they are no command, whether
-// = ends a command's name (cmd.exe) or not (sh). A text between two % is a
-// variable to cmd.exe: it may be replaced where a variable is called so.
+// The address is safe for a program that hands it to a shell, as ssh does. Besides
+// letters, digits and - . _ ~ it has only : / @ + , = and % in its path, [ ] around
+// an IPv6 address, one ?, and & = + % in its query. The only one of these that can
+// start a command in a shell is &. After it comes one of two things:
+//
+//   - a parameter of this request with = and a value, which sh takes for an
+//     assignment;
+//   - a parameter of the endpoint. Its name begins with %, and no command does,
+//     whether = ends the name of a command (cmd.exe) or not (sh).
+//
+// cmd.exe takes text between two % for a variable, and replaces it if there is one
+// of that name.
 func (r Request) URL() (string, error) {
 	u, err := oauthhttp.CheckURL(r.Endpoint, r.Endpoint)
 	if err != nil {
@@ -81,11 +84,11 @@ func (r Request) URL() (string, error) {
 		{"scope", strings.Join(r.Scopes, " ")},
 		{"state", r.State.Reveal()},
 	}
-	taken := slices.Clone(foreign)
+	taken := slices.Clone(reserved)
 	for _, p := range ours {
 		taken = append(taken, p.name)
 	}
-	query, err := standing(u.RawQuery, taken)
+	query, err := endpointQuery(u.RawQuery, taken)
 	if err != nil {
 		return "", err
 	}
@@ -99,12 +102,13 @@ func (r Request) URL() (string, error) {
 	return u.String(), nil
 }
 
-// standing returns the parameters of an endpoint's own query in their order,
-// each with a name, and each name but the first one with its first byte
-// percent-encoded, whatever that is (RFC 3986 §2.3 has it mean what it did).
-func standing(raw string, taken []string) ([]string, error) {
+// endpointQuery returns the parameters of the endpoint's own query in their order,
+// encoded again. Every name but the first gets its first byte percent-encoded, also
+// if it need not be; the meaning stays (RFC 3986 §2.3). A name of taken is a
+// [*ParameterError].
+func endpointQuery(raw string, taken []string) ([]string, error) {
 	malformed := errors.New("authcode: the authorization endpoint's query is malformed")
-	if strings.Contains(raw, ";") { // which some servers take for an &
+	if strings.Contains(raw, ";") { // some servers take it for an &
 		return nil, malformed
 	}
 	var query []string
@@ -120,7 +124,7 @@ func standing(raw string, taken []string) ([]string, error) {
 		if value, err = url.QueryUnescape(value); err != nil {
 			return nil, malformed
 		}
-		if slices.ContainsFunc(taken, func(t string) bool { return strings.EqualFold(t, read(name)) }) {
+		if slices.ContainsFunc(taken, func(t string) bool { return strings.EqualFold(t, loosest(name)) }) {
 			return nil, &ParameterError{name}
 		}
 		escaped := url.QueryEscape(name)
@@ -132,10 +136,10 @@ func standing(raw string, taken []string) ([]string, error) {
 	return query, nil
 }
 
-// read returns the name as the least careful server reads it, but for its case,
-// which some take no notice of: PHP drops white space in front and what follows
-// a bracket or a NUL, and takes a dot or a space for an underscore.
-func read(name string) string {
+// loosest returns a parameter's name as the least careful server reads it: PHP drops
+// white space before it and everything from a bracket or a NUL on, and takes a dot
+// or a space for an underscore. Upper and lower case are left to the caller.
+func loosest(name string) string {
 	name = strings.TrimSpace(name)
 	if i := strings.IndexAny(name, "[\x00"); i >= 0 {
 		name = name[:i]

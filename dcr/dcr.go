@@ -16,27 +16,28 @@ import (
 	"github.com/astravue/mcp-client-go/internal/text"
 )
 
-// Metadata is what is sent of the client metadata of RFC 7591 §2.
-// grant_types is always authorization_code and refresh_token, response_types
-// is code. There is no scope: Keycloak before 26.8 takes the realm's default
-// scopes from a client that names any, and with them its audience.
+// Metadata is the client metadata to send (RFC 7591 §2). Register always adds
+// grant_types, authorization_code and refresh_token, and response_types, code. It
+// sends no scope: Keycloak before 26.8 removes the realm's default scopes from a
+// client that names any, and with them the audience of its tokens.
 type Metadata struct {
 	// ClientName is shown on the consent page.
 	ClientName string
-	// RedirectURIs, at least one. A desktop application names its loopback
-	// address without port (RFC 8252 §7.3) and with the live one: some
-	// servers match any port, some only what they were given.
+	// RedirectURIs are the redirect addresses, at least one. A desktop application
+	// gives its loopback address twice, without a port (RFC 8252 §7.3) and with
+	// the bound one: some servers accept any port, others only a registered one.
 	RedirectURIs []string
 	// ApplicationType is "native" or "web" (OpenID Connect Registration §2).
-	// Empty: native, unless a redirect address is on another host.
+	// Empty: native if every redirect address is on loopback or has a scheme
+	// other than http and https; else web.
 	ApplicationType string
-	// AuthMethod is the token_endpoint_auth_method. Empty: none, the client
-	// is public.
+	// AuthMethod is the token_endpoint_auth_method. Empty: "none", for a public
+	// client.
 	AuthMethod string
 	// ClientURI is the application's home page. Empty: not sent.
 	ClientURI string
-	// InitialAccessToken is for servers that do not let everybody register
-	// (RFC 7591 §3). Empty: none.
+	// InitialAccessToken allows a client to register at a server that does not let
+	// everybody do so (RFC 7591 §3). Empty: not sent.
 	InitialAccessToken Secret
 }
 
@@ -46,17 +47,17 @@ type Client struct {
 	Secret Secret // empty for a public client
 	// SecretExpiry is zero if the secret does not expire.
 	SecretExpiry time.Time
-	// AuthMethod is how the client proves itself: none, client_secret_post or
-	// client_secret_basic. It is none without a secret; else what the server
-	// stated, or what was asked for, or client_secret_basic, the default of
-	// RFC 7591 §2.
+	// AuthMethod is how the client authenticates: none, client_secret_post or
+	// client_secret_basic. Without a secret it is none. With one it is the method
+	// that the server states; if it states none, client_secret_post if that was
+	// asked for, else client_secret_basic, the default of RFC 7591 §2.
 	AuthMethod string
-	// RedirectURIs is what the server registered, which may be fewer than
-	// were sent, or what was sent if the server does not say.
+	// RedirectURIs are the addresses that the server registered, which may be
+	// fewer than were sent. If the server does not say, they are those sent.
 	RedirectURIs []string
-	// ManagementURI and ManagementToken are for [Delete] (RFC 7592 §3); empty
-	// if the server offers none, or one on another host than its
-	// registration endpoint.
+	// ManagementURI and ManagementToken are for [Delete] (RFC 7592 §3). They are
+	// empty if the server offers none, or if the address has another origin than
+	// the registration endpoint.
 	ManagementURI   string
 	ManagementToken Secret
 	// IssuedAt is zero if the server does not say.
@@ -74,15 +75,14 @@ type wire struct {
 	ClientURI       string   `json:"client_uri,omitempty"`
 }
 
-// Register registers a client at the registration endpoint. It sends one
-// request; a second one, of client_name and redirect_uris alone, follows only
-// where the server has refused the first with invalid_client_metadata. hc nil
-// is a hardened client of 30 s a request that reaches public and loopback
-// addresses.
+// Register registers a client at the registration endpoint. It sends one request.
+// If the server refuses it with invalid_client_metadata, a second one follows with
+// only client_name and redirect_uris. If hc is nil, a hardened client is used: 30 s
+// for a request, public and loopback addresses only.
 //
-// Errors: ErrUnsupported without an endpoint, *Error where the server refuses,
-// *RedirectURIError where it registered none of the addresses, and those of
-// the network.
+// Errors: ErrUnsupported without an endpoint, *Error if the server refuses,
+// *RedirectURIError if it registered none of the addresses, and those of the
+// network.
 func Register(ctx context.Context, hc *http.Client, endpoint string, m Metadata) (*Client, error) {
 	if endpoint == "" {
 		return nil, ErrUnsupported
@@ -126,16 +126,16 @@ func register(ctx context.Context, hc *http.Client, endpoint string, token Secre
 	}
 	if !slices.ContainsFunc(c.RedirectURIs, func(uri string) bool { return slices.Contains(w.RedirectURIs, uri) }) {
 		if c.ManagementURI != "" {
-			_ = Delete(ctx, hc, c) // of no use to anybody, and it counts against a limit
+			_ = Delete(ctx, hc, c) // it is useless, and counts against the server's limit
 		}
 		return nil, &RedirectURIError{Sent: w.RedirectURIs, Registered: c.RedirectURIs}
 	}
 	return c, nil
 }
 
-// Delete deletes the registration (RFC 7592 §2.3). It needs ManagementURI and
-// ManagementToken of c only, and returns ErrUnsupported without them, *Error
-// where the server refuses, else errors of the network.
+// Delete deletes the registration of c (RFC 7592 §2.3). It uses only its
+// ManagementURI and ManagementToken. Errors: ErrUnsupported without these, *Error
+// if the server refuses, and those of the network.
 func Delete(ctx context.Context, hc *http.Client, c *Client) error {
 	if c.ManagementURI == "" || c.ManagementToken.IsZero() {
 		return ErrUnsupported
@@ -150,8 +150,8 @@ func Delete(ctx context.Context, hc *http.Client, c *Client) error {
 	return fmt.Errorf("dcr: delete client: %w", err)
 }
 
-// parseClient reads the members that we use and looks at no other, since
-// servers add and vary many. Its errors do not show sent.
+// parseClient reads the members that we use and ignores all others, since servers
+// differ in them. Its errors do not show sent, the token of the request.
 func parseClient(body []byte, endpoint string, w wire, sent Secret) (*Client, error) {
 	m, err := oauthhttp.Object(body, sent.Reveal())
 	if err != nil {
@@ -190,7 +190,7 @@ func parseClient(body []byte, endpoint string, w wire, sent Secret) (*Client, er
 	if !slices.Contains([]string{oauthhttp.AuthNone, oauthhttp.AuthPost, oauthhttp.AuthBasic}, c.AuthMethod) {
 		return nil, fmt.Errorf("token_endpoint_auth_method %q is not supported", text.Without(c.AuthMethod, sent.Reveal()))
 	}
-	// The token that goes there can delete the client.
+	// The token can delete the client, so it may go only to the server that gave it.
 	if u, err := oauthhttp.CheckURL(managementURI, endpoint); err == nil && managementToken != "" {
 		if at, err := url.Parse(endpoint); err == nil && oauthhttp.Origin(u) == oauthhttp.Origin(at) {
 			c.ManagementURI, c.ManagementToken = managementURI, NewSecret(managementToken)
@@ -199,7 +199,7 @@ func parseClient(body []byte, endpoint string, w wire, sent Secret) (*Client, er
 	return c, nil
 }
 
-// unix reads seconds since 1970; zero time for 0 and for all that is no such number.
+// unix reads seconds since 1970. It returns the zero time for 0 and for anything else.
 func unix(raw json.RawMessage) time.Time {
 	f, err := strconv.ParseFloat(strings.Trim(string(raw), `"`), 64)
 	if err != nil || !(f > 0 && f < 253402300800) { // year 10000
@@ -208,8 +208,7 @@ func unix(raw json.RawMessage) time.Time {
 	return time.Unix(int64(f), 0)
 }
 
-// applicationType is native for loopback addresses and for schemes of an
-// application's own, and web for the rest.
+// applicationType returns the default of Metadata.ApplicationType.
 func applicationType(uris []string) string {
 	for _, uri := range uris {
 		u, err := url.Parse(uri)

@@ -8,8 +8,8 @@ import (
 	"github.com/astravue/mcp-client-go/internal/oauthhttp"
 )
 
-// ErrUnsupported is a server without a registration endpoint, or, from
-// [Delete], a client without a management address.
+// ErrUnsupported means that the server has no registration endpoint or, from
+// [Delete], that the client has no management address.
 var ErrUnsupported = errors.New("dcr: not offered by the server")
 
 // Error codes (RFC 7591 §3.2.2).
@@ -18,13 +18,14 @@ const (
 	InvalidClientMetadata = "invalid_client_metadata"
 )
 
-// An Error is a server that refused (RFC 7591 §3.2.2, RFC 7592 §2).
+// An Error is a refusal by the server (RFC 7591 §3.2.2, RFC 7592 §2).
 type Error struct {
 	Status      int
 	Code        string // error; "" if the answer had none
 	Description string // error_description, at most 200 characters
-	// Policy is the client registration policy that Keycloak names in a 403,
-	// such as "Trusted Hosts". Its code insufficient_scope does not mean scope.
+	// Policy is the client registration policy that Keycloak names in a 403, such
+	// as "Trusted Hosts"; "" if there is none. The code is then
+	// insufficient_scope, although no scope is missing.
 	Policy string
 }
 
@@ -40,8 +41,8 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
-// A RedirectURIError is a server that registered none of the redirect
-// addresses it was sent.
+// A RedirectURIError means that the server registered a client with none of the
+// redirect addresses that were sent.
 type RedirectURIError struct{ Sent, Registered []string }
 
 func (e *RedirectURIError) Error() string {

@@ -2,8 +2,8 @@ package dcr
 
 import "github.com/astravue/mcp-client-go/internal/secret"
 
-// Secret is a string that no fmt verb, slog handler or JSON encoder shows; its
-// Reveal method returns it.
+// Secret is a string that no fmt verb, slog handler or JSON encoder shows. Its
+// Reveal method returns the string.
 type Secret = secret.Secret
 
 // NewSecret returns s as a [Secret].
