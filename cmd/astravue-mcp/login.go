@@ -195,8 +195,9 @@ func checkRegistration(r mcpclient.Registration) error {
 	return nil
 }
 
-// tryStore writes to the store, so that nobody signs in for a session that cannot be kept. The
-// store asks for its passphrase here too, before the terminal is read for pasted addresses.
+// tryStore writes and deletes a record under a key of its own, so that nobody signs in for a session
+// that cannot be kept. The store asks for its passphrase here too, before the terminal is read for
+// pasted addresses.
 func tryStore(ctx context.Context, store tokenstore.Store) error {
 	return store.Update(ctx, "astravue-mcp: try", func(ctx context.Context, l *tokenstore.Locked) error {
 		if _, err := l.Save(ctx, tokenstore.Record{Registration: &tokenstore.Registration{}}); err != nil {
