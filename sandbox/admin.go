@@ -26,19 +26,19 @@ func (s *Server) Accounts() []Account {
 	return out
 }
 
-// ErrUnknown is returned for a user or client that the sandbox does not have.
+// ErrUnknown means that the sandbox has no such user or client.
 var ErrUnknown = errors.New("sandbox: no such user or client")
 
-// ExpireAccess has the API host refuse every access token that the user holds,
-// as if it had expired, or a key had been changed. Refresh tokens live on.
+// ExpireAccess makes the API host refuse every access token that the user has now,
+// as if it had expired. Refresh tokens stay good.
 func (s *Server) ExpireAccess(user string) error {
 	return s.withUser(user, func(u *person) { u.minSeq = s.seq + 1 })
 }
 
-// EndSession ends the user's sessions, as a sign-out elsewhere or an
-// administrator does: the browser is signed out, refresh tokens are refused
-// with "Session not active", except offline ones. Access tokens live on until
-// they expire, unless CheckSession is set.
+// EndSession ends the user's sessions, as a sign-out elsewhere or an administrator
+// does. The browser is signed out, and refresh tokens, except offline ones, are
+// refused with "Session not active". Access tokens stay good until they expire,
+// unless CheckSession is set.
 func (s *Server) EndSession(user string) error {
 	return s.withUser(user, func(u *person) {
 		for _, g := range s.grants.m {
@@ -50,9 +50,9 @@ func (s *Server) EndSession(user string) error {
 	})
 }
 
-// RevokeUser takes everything away that the user was given: access tokens,
-// refresh tokens (offline ones too), consents, the browser's session. A new
-// sign-in is welcome.
+// RevokeUser takes away everything that the user was given: access tokens, refresh
+// tokens, offline ones included, consents, and the browser's session. The user can
+// sign in again.
 func (s *Server) RevokeUser(user string) error {
 	return s.withUser(user, func(u *person) {
 		u.minSeq = s.seq + 1
@@ -68,7 +68,8 @@ func (s *Server) RevokeUser(user string) error {
 	})
 }
 
-// DisableUser has the user refused everywhere: at sign-in, refresh and use.
+// DisableUser makes the sandbox refuse the user everywhere: at sign-in, at refresh,
+// and with every access token.
 func (s *Server) DisableUser(user string) error {
 	return s.withUser(user, func(u *person) {
 		u.disabled = true
@@ -87,8 +88,8 @@ func (s *Server) withUser(name string, do func(*person)) error {
 	return nil
 }
 
-// DeleteClient forgets a client and all that it was granted, as an
-// administrator does, or a registration that ran out.
+// DeleteClient deletes a client and all its grants, as an administrator does or as
+// the end of a registration's life does.
 func (s *Server) DeleteClient(id string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -100,25 +101,25 @@ func (s *Server) DeleteClient(id string) error {
 	return nil
 }
 
-// EndMCPSessions forgets every session of the MCP endpoint, as a restart of it
-// does: streams end, and what carries an old session ID is answered 404.
+// EndMCPSessions forgets every session of the MCP endpoint, as its restart does.
+// Streams end, and a request with an old session ID is answered 404.
 func (s *Server) EndMCPSessions() {
 	if old := s.mcp.Swap(s.newMCP()); old != nil {
 		old.end()
 	}
 }
 
-// Counts is what a sandbox holds and was asked.
+// Counts are numbers of things that a sandbox holds, and of its requests.
 type Counts struct {
 	Users    int
 	Clients  int // registered dynamically
 	Browsers int // signed in
-	Grants   int // whose refresh token is good
+	Grants   int // with a good refresh token
 	Requests map[Step]int
 }
 
-// Counts returns what the sandbox holds, and how many requests each step got
-// since the start or the last ClearRequests.
+// Counts counts what the sandbox holds, and the requests of each step since the
+// start or the last ClearRequests.
 func (s *Server) Counts() Counts {
 	now := s.now()
 	s.mu.Lock()

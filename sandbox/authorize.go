@@ -31,7 +31,7 @@ type pending struct {
 	clientName  string
 	redirectURL *url.URL
 
-	signedIn *browser // once somebody is
+	signedIn *browser // nil until somebody signs in
 }
 
 const pendingLife = 30 * time.Minute
@@ -39,8 +39,8 @@ const pendingLife = 30 * time.Minute
 // authorize is the authorization endpoint (RFC 6749 §3.1).
 func (s *Server) authorize(w http.ResponseWriter, r *http.Request) {
 	q := r.Form
-	// Until client and redirect address are known to belong together nobody is
-	// redirected anywhere (RFC 6749 §4.1.2.1).
+	// Nobody is redirected before the redirect address is known to belong to the
+	// client (RFC 6749 §4.1.2.1).
 	if q.Get("client_id") == "" || len(q["client_id"]) > 1 {
 		s.errorPage(w, r, http.StatusBadRequest, "invalid_request", "The application did not say who it is: client_id is missing.")
 		return
@@ -121,7 +121,7 @@ func (s *Server) checkRequest(q url.Values, p *pending) *refusal {
 	return nil
 }
 
-// begin chooses what the browser sees first.
+// begin shows the first page, or none if none is needed.
 func (s *Server) begin(w http.ResponseWriter, r *http.Request, p *pending) {
 	b := s.signedIn(r)
 	if s.opts.AutoApprove {
@@ -247,9 +247,9 @@ func (s *Server) consent(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// ours returns the pending sign-in that a request belongs to, if it comes from
-// the browser that began it and, when it changes something, from our page. It
-// has answered if it returns nil.
+// ours returns the pending sign-in that a request belongs to. The request must come
+// from the browser that began it, and a POST from our page too. If ours returns nil
+// it has answered.
 func (s *Server) ours(w http.ResponseWriter, r *http.Request) *pending {
 	cookie, _ := r.Cookie("ASTRAVUE_BROWSER_" + s.cookieSuffix)
 	s.mu.Lock()
@@ -264,7 +264,7 @@ func (s *Server) ours(w http.ResponseWriter, r *http.Request) *pending {
 	return p
 }
 
-// forget makes a pending sign-in good for nothing more.
+// forget ends a pending sign-in.
 func (s *Server) forget(p *pending) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -315,14 +315,15 @@ func (s *Server) redirect(w http.ResponseWriter, r *http.Request, p *pending, pa
 	w.WriteHeader(status)
 }
 
-// consented reports whether u has approved all that is asked for before.
+// consented reports whether u has already approved all scopes that are asked for.
 func (s *Server) consented(p *pending, u *person) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return subset(p.scopes, p.client.consents[u.ID]...)
 }
 
-// byLogin finds who may sign in by name or address. s.mu is held.
+// byLogin returns the user with that name or email address, nil if there is none.
+// s.mu is held.
 func (s *Server) byLogin(name string) *person {
 	if u := s.users[name]; u != nil {
 		return u

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// A browser that is signed in: Keycloak's user session.
+// A browser is one that is signed in: Keycloak's user session.
 type browser struct {
 	sid      string
 	user     *person
@@ -15,7 +15,7 @@ type browser struct {
 	expires  time.Time
 }
 
-// signedIn returns the session of the browser that asks, nil if it has none.
+// signedIn returns the session of the browser that sent r, nil if it has none.
 func (s *Server) signedIn(r *http.Request) *browser {
 	c, err := r.Cookie("ASTRAVUE_SESSION_" + s.cookieSuffix)
 	if err != nil {
@@ -41,6 +41,8 @@ func (s *Server) signIn(w http.ResponseWriter, u *person, now time.Time) *browse
 	return b
 }
 
+// autoSignIn signs in the user of [Options.AutoApprove], nil if that one is disabled. It keeps the
+// session b if it is that user's.
 func (s *Server) autoSignIn(w http.ResponseWriter, p *pending, b *browser) *browser {
 	now := s.now()
 	s.mu.Lock()
@@ -61,7 +63,8 @@ func (s *Server) autoSignIn(w http.ResponseWriter, p *pending, b *browser) *brow
 	return s.signIn(w, u, now)
 }
 
-// browserCookie returns what binds pages to this browser.
+// browserCookie returns the cookie that binds pages to this browser, and sets it if
+// there is none.
 func (s *Server) browserCookie(w http.ResponseWriter, r *http.Request) string {
 	if c, err := r.Cookie("ASTRAVUE_BROWSER_" + s.cookieSuffix); err == nil && len(c.Value) == 26 {
 		return c.Value
@@ -79,6 +82,7 @@ func (s *Server) setCookie(w http.ResponseWriter, name, value string) {
 	http.SetCookie(w, c)
 }
 
+// forgetBrowsers signs a user out in every browser. s.mu is held.
 func (s *Server) forgetBrowsers(u *person) {
 	for k, b := range s.browsers.m {
 		if b.user == u {

@@ -24,7 +24,7 @@ type client struct {
 	dynamic    bool
 }
 
-// registered counts the clients that registered themselves.
+// registered counts the clients that registered themselves. s.mu is held.
 func (s *Server) registered() int {
 	n := 0
 	for _, c := range s.clients {
@@ -46,8 +46,8 @@ func (s *Server) allClients() []*client {
 	return out
 }
 
-// findClient returns the client of an ID, nil if there is none. With fetch, an
-// ID that is a URL is looked up there, each time anew.
+// findClient returns the client of an ID, nil if there is none. With fetch, it
+// fetches the metadata document of an ID that is a URL, every time.
 func (s *Server) findClient(ctx context.Context, id string, fetch bool) (*client, error) {
 	s.mu.Lock()
 	c := s.clients[id]
@@ -73,8 +73,8 @@ func (s *Server) findClient(ctx context.Context, id string, fetch bool) (*client
 }
 
 // fetchMetadata reads a client-ID metadata document
-// (draft-ietf-oauth-client-id-metadata-document): from loopback only, since
-// the sandbox asks nobody else for anything.
+// (draft-ietf-oauth-client-id-metadata-document), from loopback only: the sandbox
+// connects to nothing else.
 func (s *Server) fetchMetadata(ctx context.Context, id string) (*client, error) {
 	u, err := url.Parse(id)
 	switch {
@@ -141,9 +141,9 @@ func (s *Server) deleteClient(c *client) {
 	}
 }
 
-// checkRedirect says what is wrong with a redirect address that somebody wants
-// to register: https anywhere, http on loopback, a private-use scheme with a
-// dot (RFC 8252 §7).
+// checkRedirect returns an error for a redirect address that cannot be registered.
+// Three kinds can: https anywhere, http on loopback, and a private-use scheme with
+// a dot (RFC 8252 §7).
 func checkRedirect(raw string) error {
 	if strings.Contains(raw, "#") {
 		return errors.New("A redirect URI must not contain an URL fragment") //lint:ignore ST1005 Keycloak's text
@@ -161,8 +161,9 @@ func checkRedirect(raw string) error {
 	return fmt.Errorf("A redirect URI is not a valid URI: %.200q", raw) //lint:ignore ST1005 Keycloak's text
 }
 
-// redirectAllowed is Keycloak's rule: exact, except that a registered
-// loopback address without a port matches any port (RFC 8252 §7.3).
+// redirectAllowed reports whether asked is one of the registered addresses. As in
+// Keycloak, a registered loopback address without a port matches any port (RFC 8252
+// §7.3).
 func redirectAllowed(registered []string, asked string) bool {
 	if asked == "" || slices.Contains(registered, asked) {
 		return asked != ""

@@ -41,19 +41,19 @@ type Fault struct {
 	Times int                      // how many requests it strikes; 0: all, until it is undone
 	Skip  int                      // how many requests it lets pass before that
 	Delay time.Duration            // waits before anything else; real time
-	Match func(*http.Request) bool // optionally chooses requests; it must not read the body
+	Match func(*http.Request) bool // chooses requests; nil: all of the step; it must not read the body
 
 	// Status and Body answer instead of the sandbox. With a Body and no Status
 	// it is 200. Content-Type is application/json unless Header says otherwise.
 	Status int
 	Body   string
 
-	// Header is set on the answer, the sandbox's own or the one above; a nil
-	// value removes a header.
+	// Header is set on the answer, whether it is the sandbox's own or the one
+	// above. A nil value removes a header.
 	Header http.Header
 
-	// Set overwrites members of a JSON answer or, where the answer is a
-	// redirect, parameters of its query; nil removes one.
+	// Set overwrites members of a JSON answer or, if the answer is a redirect,
+	// parameters of its query. nil removes one.
 	Set map[string]any
 
 	// Drop closes the connection instead of answering, after the first Cut
@@ -61,9 +61,9 @@ type Fault struct {
 	Drop bool
 	Cut  int
 
-	// CarryOut has the request carried out although Status, Body or Drop hide
-	// its answer. Header and Set on their own imply it. It waits for the whole
-	// answer, so it is not for streams.
+	// CarryOut carries the request out although Status, Body or Drop hide its
+	// answer. Header and Set alone imply it. It waits for the whole answer, so it
+	// is not for streams.
 	CarryOut bool
 }
 
@@ -73,8 +73,8 @@ type activeFault struct {
 	struck int
 }
 
-// Fail makes requests of a step go wrong until undo is called. Where several
-// faults are switched on for a step, the latest that applies strikes.
+// Fail makes requests of a step go wrong until undo is called. If several faults
+// apply to a request, the latest one strikes.
 func (s *Server) Fail(step Step, f Fault) (undo func()) {
 	a := &activeFault{step: step, Fault: f}
 	s.mu.Lock()
@@ -87,7 +87,7 @@ func (s *Server) Fail(step Step, f Fault) (undo func()) {
 	}
 }
 
-// fault returns the fault that strikes a request, nil if none.
+// fault returns the fault that strikes a request, nil if none does.
 func (s *Server) fault(step Step, r *http.Request) *Fault {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -106,7 +106,7 @@ func (s *Server) fault(step Step, r *http.Request) *Fault {
 	return nil
 }
 
-// strike answers r as the fault wants it.
+// strike answers r as the fault says.
 func (f *Fault) strike(w http.ResponseWriter, r *http.Request, next http.Handler) {
 	if f.Delay > 0 {
 		t := time.NewTimer(f.Delay)
@@ -210,7 +210,7 @@ func (f *Fault) rewrite(rec *recorder) {
 	}
 }
 
-// recorder keeps an answer back.
+// A recorder keeps an answer instead of sending it.
 type recorder struct {
 	header http.Header
 	status int

@@ -16,13 +16,13 @@ import (
 // maxBody is the largest form or JSON document that is read.
 const maxBody = 256 << 10
 
-// front is what every request passes: the checks of what a page of another site may have
-// a browser send, the log, the faults.
+// front is the way of every request: checks against pages of other sites, which may make a browser
+// send requests here, then the log, then the faults.
 func (s *Server) front(host string, next http.Handler) http.Handler {
 	foreign := http.NewCrossOriginProtection()
 	foreign.AddInsecureBypassPattern("POST " + realmPath + oidcPath + "/auth") // applications may (RFC 6749 §3.1)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !loopbackHost(r.Host) { // DNS rebinding
+		if !loopbackHost(r.Host) { // a page's name was made to point here (DNS rebinding)
 			http.Error(w, "not a host of this sandbox", http.StatusMisdirectedRequest)
 			return
 		}
@@ -67,7 +67,8 @@ func loopbackHost(host string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// identify fills in what is known of a request before it is carried out.
+// identify fills in the log entry of a request before it is carried out. It reads the body and puts it
+// back.
 func (s *Server) identify(w http.ResponseWriter, r *http.Request, e *Request) error {
 	if e.Host == "api" {
 		e.Step = apiStep(r)
@@ -142,7 +143,8 @@ func authStep(path string) Step {
 
 type rpcKey struct{}
 
-// rpcCall is what the MCP endpoint knows of a message before the SDK reads it.
+// rpcCall holds the members of a JSON-RPC message that the sandbox reads before the
+// SDK does.
 type rpcCall struct {
 	Method string `json:"method"`
 	Params struct {
@@ -164,8 +166,8 @@ func peekRPC(w http.ResponseWriter, r *http.Request, e *Request) error {
 	return nil
 }
 
-// readAll reads a body within bounds of size and time. A timeout of the whole
-// server would end streams too.
+// readAll reads a body of at most max bytes in at most 30 seconds. A timeout of the
+// whole server would end streams too.
 func readAll(w http.ResponseWriter, r *http.Request, max int64) ([]byte, error) {
 	conn := http.NewResponseController(w)
 	conn.SetReadDeadline(time.Now().Add(30 * time.Second))

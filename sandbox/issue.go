@@ -9,8 +9,7 @@ import (
 	"github.com/astravue/mcp-client-go/sandbox/internal/workspace"
 )
 
-// Tokens is a token set without a browser, from [Server.Issue]. Printing it
-// shows no secret.
+// Tokens is a token set of [Server.Issue]. Printing it shows no secret.
 type Tokens struct {
 	ClientID         string
 	TokenEndpoint    string
@@ -28,17 +27,17 @@ func (t Tokens) Format(f fmt.State, _ rune) {
 	fmt.Fprintf(f, "sandbox.Tokens{ClientID:%q Scope:%q Resource:%q}", t.ClientID, t.Scope, t.Resource)
 }
 
-// IssueOptions say what [Server.Issue] gives.
+// IssueOptions say which tokens [Server.Issue] makes.
 type IssueOptions struct {
 	ClientID   string   // if empty, PublicClient
 	Scopes     []string // if nil, openid profile email
 	Resource   string   // if empty, the MCP endpoint's
-	NoResource bool     // a grant without resource, as the Public API has it
+	NoResource bool     // a grant without resource, as for the Public API
 }
 
-// Issue gives a user a token set as a whole sign-in would, without the
-// browser: for tests of what comes after it. A user who does not exist is made,
-// as a member, so that a test can have ten thousand.
+// Issue gives a user the tokens of a whole sign-in, without a browser, for tests of
+// later steps. If the user does not exist it makes one, a member, so that a test can
+// have ten thousand. A client that does not exist is [ErrUnknown].
 func (s *Server) Issue(user string, o IssueOptions) (Tokens, error) {
 	if o.Scopes == nil {
 		o.Scopes = []string{"openid", "profile", "email"}
@@ -69,7 +68,7 @@ func (s *Server) Issue(user string, o IssueOptions) (Tokens, error) {
 		RefreshToken: a.RefreshToken, RefreshExpiresIn: time.Duration(*a.RefreshExpiresIn) * time.Second, IDToken: a.IDToken}, nil
 }
 
-// member returns the user of a name, made if there is none. s.mu is held.
+// member returns the user of a name, and makes one if there is none. s.mu is held.
 func (s *Server) member(name string) *person {
 	u := s.users[name]
 	if u == nil {

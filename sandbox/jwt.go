@@ -26,8 +26,8 @@ type tokenAnswer struct {
 	Scope            string `json:"scope"`
 }
 
-// answer makes a token set for scopes, all of the grant's or fewer, and turns
-// the grant's refresh token over. s.mu is held.
+// answer makes a token set for scopes, which are all of the grant's or fewer, and
+// replaces the grant's refresh token. s.mu is held.
 func (s *Server) answer(g *grant, scopes []string, now time.Time) tokenAnswer {
 	s.seq++
 	a := tokenAnswer{TokenType: "Bearer", SessionState: g.session, Scope: strings.Join(scopes, " "),
@@ -71,7 +71,7 @@ func (s *Server) answer(g *grant, scopes []string, now time.Time) tokenAnswer {
 	return a
 }
 
-// audience is the resource that was asked for; without one, the Public API's.
+// audience returns the resource of a grant, or the Public API's if it has none.
 func (s *Server) audience(g *grant) string {
 	switch {
 	case s.opts.IgnoreResource:

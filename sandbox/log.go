@@ -14,21 +14,21 @@ import (
 type Request struct {
 	Time      time.Time  // by the sandbox's clock, when it arrived
 	Host      string     // "api" or "auth"
-	Step      Step       // "" for anything that belongs to no step, as favicon.ico
+	Step      Step       // "" for a request that belongs to no step, such as favicon.ico
 	Method    string     // of HTTP
 	Path      string     // without query
-	Params    url.Values // of query and form, the harmless ones: client_id, scope, resource, prompt, …
+	Params    url.Values // the harmless ones of query and form: client_id, scope, resource, prompt, …
 	RPC       string     // JSON-RPC method of a POST to the MCP endpoint
 	UserAgent string
 	ClientID  string // where it is known
 	User      string // where it is known
-	Status    int    // 0: not answered yet, or never
+	Status    int    // 0: without an answer so far
 	Error     string // OAuth error code of the answer
 	Fault     bool   // a fault struck it
 }
 
-// harmless are the parameters that the log keeps. Everything else is dropped,
-// so that what is not known yet cannot leak.
+// harmless are the parameters that the log keeps. All others are dropped, so that
+// no parameter of a later standard can leak.
 var harmless = []string{"response_type", "client_id", "redirect_uri", "scope", "resource", "code_challenge_method",
 	"prompt", "login_hint", "grant_type", "token_type_hint"}
 
@@ -51,8 +51,8 @@ func (l *requestLog) add(e *Request) {
 	l.counts[e.Step]++
 }
 
-// Requests returns the request log in the order of arrival: the latest five to
-// ten thousand.
+// Requests returns the request log in the order of arrival. It keeps the latest
+// five to ten thousand requests.
 func (s *Server) Requests() []Request {
 	s.log.mu.Lock()
 	defer s.log.mu.Unlock()
@@ -93,10 +93,10 @@ func (s *Server) print(e *Request, took time.Duration) {
 		slog.Duration("duration", took))
 }
 
-// clip bounds what the log keeps of a stranger's text.
+// clip cuts a text from outside to the length that the log keeps.
 func clip(s string) string { return s[:min(len(s), 512)] }
 
-// logWriter notes the status of an answer.
+// A logWriter writes the status of an answer into the log.
 type logWriter struct {
 	http.ResponseWriter
 	s *Server
@@ -121,6 +121,6 @@ func (w *logWriter) Write(b []byte) (int, error) {
 	return w.ResponseWriter.Write(b)
 }
 
-// Unwrap serves http.ResponseController, Flush those who look for a Flusher.
+// Unwrap serves http.ResponseController. Flush serves callers that look for an http.Flusher.
 func (w *logWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 func (w *logWriter) Flush()                      { http.NewResponseController(w.ResponseWriter).Flush() }

@@ -23,7 +23,7 @@ func (s *Server) resourceMetadata(resource string) http.HandlerFunc {
 	})
 }
 
-// resourceMetadataURL is what a challenge names; "" for nothing.
+// resourceMetadataURL is the document that a challenge names, "" for none.
 func (s *Server) resourceMetadataURL() string {
 	const path = "/.well-known/oauth-protected-resource"
 	switch s.opts.ResourceMetadata {
@@ -35,8 +35,8 @@ func (s *Server) resourceMetadataURL() string {
 	return s.apiURL + path
 }
 
-// serverMetadata is the document of RFC 8414 §2 and OpenID Connect Discovery
-// §3, with what Keycloak states.
+// serverMetadata is the document of RFC 8414 §2 and OpenID Connect Discovery §3, with
+// Keycloak's members.
 func (s *Server) serverMetadata() any {
 	oidc := s.realm + oidcPath
 	doc := map[string]any{
@@ -65,7 +65,7 @@ func (s *Server) serverMetadata() any {
 	return doc
 }
 
-// scopes are those that the authorization server knows.
+// scopes are the scopes that the authorization server knows.
 func (s *Server) scopes() []string {
 	out := []string{"openid", "profile", "email", "offline_access"}
 	for _, sc := range s.opts.ToolScopes {
@@ -82,7 +82,7 @@ func (s *Server) unknownScopes(asked []string) []string {
 	return slices.DeleteFunc(slices.Clone(asked), func(sc string) bool { return slices.Contains(known, sc) })
 }
 
-// document serves a public JSON document, for pages of any origin too.
+// document serves a public JSON document, also to pages of any origin.
 func document(doc func() any) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Access-Control-Allow-Origin", "*")
@@ -99,7 +99,7 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	enc.Encode(v)
 }
 
-// oauthError answers as RFC 6749 §5.2 has it, and notes the code in the log.
+// oauthError answers with an error of RFC 6749 §5.2, and writes its code into the log.
 func (s *Server) oauthError(w http.ResponseWriter, r *http.Request, status int, code, description string) {
 	s.note(r, func(e *Request) { e.Error = code })
 	w.Header().Set("Cache-Control", "no-store")

@@ -6,8 +6,8 @@ import (
 	"github.com/astravue/mcp-client-go/sandbox/internal/workspace"
 )
 
-// person, client, grant and code are guarded by Server.mu, except for what
-// never changes after they were made.
+// Server.mu guards person, client, grant and code, except for fields that never
+// change.
 
 type person struct {
 	workspace.User
@@ -16,14 +16,14 @@ type person struct {
 	minSeq   uint64 // older access tokens are refused
 }
 
-// Why a refresh token is refused: Keycloak's texts.
+// Reasons to refuse a refresh token, in Keycloak's words.
 const (
 	deadReuse   = "Session doesn't have required client"
 	deadSession = "Session not active"
 	deadStale   = "Stale token"
 )
 
-// A grant is what one approval gave: Keycloak's client session.
+// A grant is the result of one approval: Keycloak's client session.
 type grant struct {
 	sid      string // of this grant, in its tokens
 	session  string // session_state
@@ -35,10 +35,10 @@ type grant struct {
 	nonce    string
 	authTime time.Time
 
-	refresh      string    // jti of the refresh token that is good
-	expires      time.Time // of that; zero: never
-	dead         string    // why it is refused; "" while it is not
-	accessDenied bool      // access tokens are refused too: a code was used twice
+	refresh      string    // jti of the good refresh token
+	expires      time.Time // of the refresh token; zero: never
+	dead         string    // why the refresh token is refused; "" while it is good
+	accessDenied bool      // access tokens are refused too, since the code was used twice
 }
 
 func (g *grant) end(why string) {

@@ -16,7 +16,7 @@ import (
 const (
 	IssuerAuth  = "auth"  // the realm on the authorization host
 	IssuerAPI   = "api"   // the origin of the API host
-	IssuerSplit = "split" // announced is the API host, its metadata states the realm
+	IssuerSplit = "split" // the API host is announced, and its metadata states the realm
 )
 
 // Options say how a sandbox behaves. The zero value is Astravue as it is
@@ -26,49 +26,49 @@ type Options struct {
 	// takes any port of the same address. If empty, 127.0.0.1:0.
 	Listen string
 
-	// IssuerHost says which host the issuer is on: "auth" (the default), "api"
-	// or "split", where the protected resource announces the API host as its
-	// authorization server and the metadata found there states the realm as
-	// issuer, which RFC 8414 §3.3 forbids and Astravue's documents leave open.
+	// IssuerHost says which host the issuer is on: "auth" (the default), "api" or
+	// "split". With "split" the protected resource announces the API host as its
+	// authorization server, but the metadata found there states the realm as
+	// issuer. RFC 8414 §3.3 forbids that; Astravue's documents leave it open.
 	IssuerHost string
 
-	// Resource is what protected-resource metadata at the root address states
-	// as resource: "url" (the default), the MCP endpoint; or "origin". The
-	// audience follows it.
+	// Resource is the resource that protected-resource metadata at the root
+	// address state: "url" (the default), the MCP endpoint, or "origin", that of
+	// the API host. It is also the audience of tokens.
 	Resource string
 
-	// Resources are other servers that tokens may be asked for, by the URL that
-	// is sent as resource. It becomes the audience; they check tokens by the
-	// key set that the metadata names.
+	// Resources are the URLs of other servers that a client may send as resource.
+	// The URL becomes the audience of the token. These servers verify tokens with
+	// the key set that the metadata names.
 	Resources []string
 
-	// ResourceMetadata is where protected-resource metadata is served: "root"
-	// (the default, as documented), "path", with /mcp appended as RFC 9728 §3.1
-	// has it, "both", or "none", and then the challenge names no document either.
+	// ResourceMetadata says where protected-resource metadata is served: "root"
+	// (the default, as documented), "path", with /mcp at the end (RFC 9728 §3.1),
+	// "both", or "none". With "none" a challenge names no document either.
 	ResourceMetadata string
 
-	// ChallengeScopes are stated in the scope parameter of a 401's challenge.
+	// ChallengeScopes are the scope parameter of the challenge of a 401.
 	ChallengeScopes []string
 
-	// ToolScopes asks for a scope per MCP tool, by the tool's name. A call
-	// without it is answered 403 insufficient_scope, for a client to step up.
+	// ToolScopes are the scopes that MCP tools require, by the tool's name. A call
+	// without the scope is answered 403 insufficient_scope, and a client should
+	// sign in for more.
 	ToolScopes map[string]string
 
-	// IgnoreResource does not look at resource at all, as Keycloak does by
-	// default; every token is good for the MCP endpoint.
+	// IgnoreResource ignores resource, as Keycloak does by default. Every token is
+	// good for the MCP endpoint.
 	IgnoreResource bool
 
-	// Registration is "open" (the default), "refused" (403, as Keycloak's
-	// Trusted Hosts policy does) or "none" (no registration endpoint).
+	// Registration is "open" (the default), "refused" (403, as by Keycloak's
+	// Trusted Hosts policy) or "none" (no registration endpoint).
 	Registration string
 
-	// MaxClients is how many clients may be registered at a time. 0: 200, as
-	// Keycloak has it.
+	// MaxClients limits the number of registered clients. 0: 200, Keycloak's
+	// default.
 	MaxClients int
 
-	// AppRedirectURLs are the redirect addresses of the application that
-	// [Server.App] names. If nil, /callback on http://127.0.0.1,
-	// http://localhost and http://[::1], any port.
+	// AppRedirectURLs are the redirect addresses of [Server.App]. If nil,
+	// /callback on http://127.0.0.1, http://localhost and http://[::1], any port.
 	AppRedirectURLs []string
 
 	// Protocol is the era of MCP that /mcp speaks: "both" (the default),
@@ -78,22 +78,22 @@ type Options struct {
 	AccessTTL  time.Duration // of access tokens; 0: 30 minutes
 	RefreshTTL time.Duration // of refresh tokens and of the browser's session; 0: 24 hours
 
-	// NoRotation keeps a refresh token good for its life; refresh answers then
-	// carry none.
+	// NoRotation keeps a refresh token good for its whole life. The answer to a
+	// refresh then has no refresh token.
 	NoRotation bool
 
-	// CheckSession has the API host ask for each access token whether its
-	// session still exists. By default it does not, as documented: after a
-	// sign-out an access token lives on until it expires.
+	// CheckSession makes the API host refuse an access token whose session has
+	// ended. By default it does not, as documented: after a sign-out an access
+	// token is good until it expires.
 	CheckSession bool
 
-	// TokenSize pads access tokens to about so many bytes. Keycloak's can reach
-	// 8,000.
+	// TokenSize is the size in bytes to which access tokens are padded, about.
+	// Keycloak's can reach 8,000. 0: no padding.
 	TokenSize int
 
-	// AutoApprove signs in and approves without showing a page: the
-	// authorization endpoint redirects at once. AutoApproveUser is who signs
-	// in; if empty, whom login_hint names, else olivia.
+	// AutoApprove signs in and approves without a page: the authorization endpoint
+	// redirects at once. AutoApproveUser is the user that signs in. If empty, it is
+	// the one in login_hint, or else olivia.
 	AutoApprove     bool
 	AutoApproveUser string
 
@@ -102,7 +102,7 @@ type Options struct {
 	HTTPClient *http.Client
 
 	Now    func() time.Time // the clock that Advance moves; if nil, time.Now
-	Logger *slog.Logger     // gets every request; if nil, nobody does
+	Logger *slog.Logger     // gets every request; if nil, nothing is logged
 }
 
 // complete checks the options and fills in the defaults. It returns the host of Listen.

@@ -35,7 +35,7 @@ var (
 // A fact is a name with a text.
 type fact struct{ Name, Text string }
 
-// page is what the templates show; each uses its part.
+// A page holds the values of all templates. Each template uses some.
 type page struct {
 	Title, Text, Code string
 	Facts             []fact
@@ -70,9 +70,9 @@ func initials(name string) string {
 // splitAddress says where a narrow screen may break an address.
 func splitAddress(email string) []string { return strings.SplitAfter(email, "@") }
 
-// render writes a page that loads nothing, runs nothing, is kept by nobody and
-// posts to us only. Browsers apply form-action to redirects too, so the
-// application's address is in it where one may follow.
+// render writes a page that loads nothing, runs nothing, is not cached, and posts
+// only to the sandbox. Browsers apply form-action to redirects too: redirect is the
+// application's address if one may follow, else nil.
 func (s *Server) render(w http.ResponseWriter, status int, name string, p page, redirect *url.URL) {
 	var b bytes.Buffer
 	if err := pageTemplates.ExecuteTemplate(&b, name, p); err != nil {
@@ -130,7 +130,7 @@ func (s *Server) showConsent(w http.ResponseWriter, r *http.Request, p *pending)
 	for _, sc := range p.scopes {
 		text, ok := scopeTexts[sc]
 		if !ok {
-			text = "Use what is called"
+			text = "Use the scope called"
 		}
 		pg.Scopes = append(pg.Scopes, fact{sc, text})
 	}
@@ -144,18 +144,18 @@ var scopeTexts = map[string]string{
 	"offline_access": "Stay connected while you are away, until you revoke it",
 }
 
-// message shows a page of our own words.
+// message shows a page with a title and a text.
 func (s *Server) message(w http.ResponseWriter, status int, p page) {
 	s.render(w, status, "message", p, nil)
 }
 
-// errorPage is where a sign-in ends that cannot be sent back to its application.
+// errorPage shows why a sign-in ends here instead of at its application.
 func (s *Server) errorPage(w http.ResponseWriter, r *http.Request, status int, code, text string) {
 	s.note(r, func(e *Request) { e.Error = code })
 	s.message(w, status, page{Title: "This sign-in cannot go on", Text: text, Code: code})
 }
 
-// home says what runs here.
+// home shows the addresses of this sandbox.
 func (s *Server) home(w http.ResponseWriter, _ *http.Request) {
 	s.message(w, http.StatusOK, page{Title: "This is a local Astravue", Text: "Point an MCP client at it, sign in as one of its people, and break what you like.",
 		Facts: []fact{

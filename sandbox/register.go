@@ -13,8 +13,8 @@ import (
 	"strings"
 )
 
-// register is anonymous dynamic registration (RFC 7591 §3). A page of any site can have a
-// browser post text, a form or something of no type, so none of these is taken.
+// register is anonymous dynamic registration (RFC 7591 §3). It takes only JSON: a page of any site can
+// make a browser post a text, a form or a body without a type.
 func (s *Server) register(w http.ResponseWriter, r *http.Request) {
 	if s.opts.Registration == "none" {
 		http.NotFound(w, r)
@@ -134,8 +134,8 @@ func (s *Server) writeClient(w http.ResponseWriter, status int, c *client, manag
 	writeJSON(w, status, doc)
 }
 
-// manage reads and deletes a registration (RFC 7592 §2.1 and §2.3). A
-// registration access token serves once; reading yields the next.
+// manage reads and deletes a registration (RFC 7592 §2.1 and §2.3). A registration
+// access token serves once; reading yields the next one.
 func (s *Server) manage(w http.ResponseWriter, r *http.Request) {
 	token, bearer := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	id := r.PathValue("id")

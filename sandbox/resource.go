@@ -21,15 +21,15 @@ type endpoint struct {
 	handler http.Handler
 }
 
-// end closes the sessions. It waits for none: a call under way may take its time.
+// end closes the sessions. It does not wait, since a call under way may take long.
 func (e *endpoint) end() {
 	for session := range e.server.Sessions() {
 		go session.Close()
 	}
 }
 
-// newMCP makes the MCP endpoint. The SDK serves the stateless era and the one
-// with sessions by two handlers; which one is asked shows in a header.
+// newMCP makes the MCP endpoint. The SDK has one handler for the stateless era and
+// one for the era with sessions; a header says which one a request is for.
 func (s *Server) newMCP() *endpoint {
 	srv := s.workspace.MCPServer(func(_ context.Context, req mcp.Request) (workspace.User, bool) {
 		if x := req.GetExtra(); x != nil {
@@ -60,11 +60,11 @@ func userOf(t *auth.TokenInfo) (workspace.User, bool) {
 
 type tokenKey struct{}
 
-// protect lets through who has a token for the API host, and has the SDK know
-// whose it is.
+// protect lets a request with a token for the API host through, and tells the SDK
+// whose token it is.
 func (s *Server) protect(next http.Handler) http.Handler {
-	// The SDK's middleware is the only way to tell its handler about a token.
-	// It judges expiry by its own clock, so it gets to see none.
+	// Only the SDK's middleware can tell its handler about a token. It would judge
+	// the expiry by the real clock, so it gets none.
 	known := auth.RequireBearerToken(func(ctx context.Context, _ string, _ *http.Request) (*auth.TokenInfo, error) {
 		return ctx.Value(tokenKey{}).(*auth.TokenInfo), nil
 	}, &auth.RequireBearerTokenOptions{AllowMissingExpiration: true})(next)
@@ -96,7 +96,7 @@ func (s *Server) protect(next http.Handler) http.Handler {
 	})
 }
 
-// challenge refuses a request as RFC 6750 §3 and RFC 9728 §5.1 have it.
+// challenge refuses a request by RFC 6750 §3 and RFC 9728 §5.1.
 func (s *Server) challenge(w http.ResponseWriter, r *http.Request, status int, code, description string, scopes []string) {
 	s.note(r, func(e *Request) { e.Error = code })
 	params := []string{`realm="astravue"`}
@@ -117,8 +117,8 @@ func (s *Server) challenge(w http.ResponseWriter, r *http.Request, status int, c
 	writeJSON(w, status, body)
 }
 
-// verify is what a resource server does with an access token: signature,
-// issuer, expiry, audience.
+// verify checks signature, issuer, expiry and audience of an access token, as a
+// resource server does.
 func (s *Server) verify(r *http.Request, token string) (*auth.TokenInfo, error) {
 	claims, err := s.parse(token, "ES256")
 	if err != nil {

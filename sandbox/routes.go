@@ -8,7 +8,7 @@ import (
 	"github.com/astravue/mcp-client-go/sandbox/internal/workspace"
 )
 
-// apiRoutes are those of the API host.
+// apiRoutes are the routes of the API host.
 func (s *Server) apiRoutes() http.Handler {
 	mux := http.NewServeMux()
 	const prm = "/.well-known/oauth-protected-resource"
@@ -32,7 +32,7 @@ func (s *Server) apiRoutes() http.Handler {
 	return mux
 }
 
-// authRoutes are those of the authorization host.
+// authRoutes are the routes of the authorization host.
 func (s *Server) authRoutes() http.Handler {
 	mux := http.NewServeMux()
 	// RFC 8414 §3.1: the well-known part goes before the issuer's path;

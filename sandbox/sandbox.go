@@ -154,7 +154,8 @@ func (s *Server) serve(l net.Listener, h http.Handler) {
 	s.wg.Go(func() { srv.Serve(l) })
 }
 
-// Close stops the sandbox: streams end, answers under way have a second.
+// Close stops the sandbox. It ends streams and gives answers under way a second. It
+// returns nil, and may be called again.
 func (s *Server) Close() error {
 	s.close.Do(func() {
 		s.cancel()
@@ -175,7 +176,7 @@ func (s *Server) Close() error {
 	return nil
 }
 
-// URL returns the address of the MCP endpoint: what a client is given.
+// URL returns the address of the MCP endpoint, which a client is given.
 func (s *Server) URL() string { return s.apiURL + "/mcp" }
 
 // APIURL returns the origin of the API host.
@@ -188,20 +189,23 @@ func (s *Server) AuthURL() string { return s.authURL }
 // state.
 func (s *Server) Issuer() string { return s.issuer }
 
-// Resource returns what the metadata of the MCP endpoint states as resource.
+// Resource returns the resource that the metadata of the MCP endpoint state.
 func (s *Server) Resource() string { return s.resource }
 
-// App returns ID and secret of a confidential application that is registered
-// already, as Settings → Apps → Create App gives them. It may authenticate by
+// App returns ID and secret of a confidential application that is already
+// registered, as by Settings → Apps → Create App. It may authenticate by
 // client_secret_post and client_secret_basic.
 func (s *Server) App() (clientID, clientSecret string) { return s.app.id, s.app.secret }
 
-// PublicClient returns the ID of a public client that is registered already,
-// with the redirect addresses that [Options.AppRedirectURLs] defaults to. It is
-// the client of [Server.Issue] unless another one is named.
+// PublicClient returns the ID of a public client that is already registered. Its
+// redirect addresses are the default of [Options.AppRedirectURLs]. [Server.Issue]
+// uses it unless another client is named.
 func (s *Server) PublicClient() string { return s.cli.id }
 
-// Advance moves the sandbox's clock: tokens, codes and sessions age.
+// Advance moves the sandbox's clock by d: tokens, codes and sessions age. It does
+// not move the clock of a client, which may still take an expired token for fresh.
+// For tokens that both sides take for expired, set a short [Options.AccessTTL] and
+// wait.
 func (s *Server) Advance(d time.Duration) { s.offset.Add(int64(d)) }
 
 // Now returns the time of the sandbox's clock.

@@ -44,9 +44,9 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request) {
 
 type refusal struct{ code, description string }
 
-// form checks that a back-channel request is a form with single parameters
-// (RFC 6749 §3.2) and authenticates its client (§2.3.1) by a method that it is
-// registered for. It has answered if it returns nil.
+// form checks that a request is a form without doubled parameters (RFC 6749 §3.2),
+// and authenticates its client (§2.3.1) by a method that the client is registered
+// for. If form returns nil it has answered.
 func (s *Server) form(w http.ResponseWriter, r *http.Request) *client {
 	if t, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); t != "application/x-www-form-urlencoded" {
 		s.oauthError(w, r, http.StatusUnsupportedMediaType, "invalid_request", "Content-Type must be application/x-www-form-urlencoded")
@@ -103,7 +103,7 @@ func (s *Server) exchange(r *http.Request, c *client) (tokenAnswer, *refusal) {
 		return tokenAnswer{}, &refusal{"invalid_grant", "Code not valid"}
 	}
 	g := k.grant
-	if k.used { // RFC 6749 §4.1.2: what it gave is taken back
+	if k.used { // RFC 6749 §4.1.2: its tokens are revoked
 		g.end(deadReuse)
 		g.accessDenied = true
 		return tokenAnswer{}, &refusal{"invalid_grant", "Code not valid"}
@@ -142,8 +142,8 @@ func validVerifier(v string) bool {
 	return len(v) >= 43 && len(v) <= 128 && strings.Trim(v, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~") == ""
 }
 
-// refresh gives tokens for a refresh token, and takes a grant back whose
-// refresh token comes a second time (RFC 6749 §6, RFC 9700 §4.14.2).
+// refresh gives tokens for a refresh token. If a refresh token comes a second time,
+// it ends the grant (RFC 6749 §6, RFC 9700 §4.14.2).
 func (s *Server) refresh(r *http.Request, c *client) (tokenAnswer, *refusal) {
 	f := r.PostForm
 	invalid := func(description string) (tokenAnswer, *refusal) {
@@ -192,8 +192,8 @@ func (s *Server) refresh(r *http.Request, c *client) (tokenAnswer, *refusal) {
 	return s.answer(g, scopes, now), nil
 }
 
-// revoke is RFC 7009: of a refresh token, the grant ends; of an access token,
-// the API host refuses it.
+// revoke is the revocation endpoint (RFC 7009). A revoked refresh token ends its
+// grant. A revoked access token is refused by the API host.
 func (s *Server) revoke(w http.ResponseWriter, r *http.Request) {
 	c := s.form(w, r)
 	if c == nil {
@@ -228,7 +228,7 @@ func (s *Server) revoke(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	// RFC 7009 §2.2: a token that is not known is as good as revoked.
+	// RFC 7009 §2.2: an unknown token counts as revoked.
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(http.StatusOK)
 }
