@@ -28,6 +28,7 @@ type result struct {
 
 func TestMain(m *testing.M) {
 	testenv.Serve(job.run)
+	testenv.SideBySide(8)
 	os.Exit(m.Run())
 }
 

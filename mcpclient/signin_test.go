@@ -47,6 +47,7 @@ func (n *nobody) open(ctx context.Context, url string) error {
 }
 
 func TestSomebodyComesBackAtTheLastMoment(t *testing.T) {
+	t.Parallel() // it waits for a slow server
 	srv := start(t, sandbox.Options{})
 	change := func(c *mcpclient.Client) { c.SignInTimeout = 2 * time.Second }
 	undo := srv.Fail(sandbox.StepExchange, sandbox.Fault{Delay: 3 * time.Second, Status: 400, Body: `{"error":"invalid_grant"}`})
@@ -65,6 +66,7 @@ func TestSomebodyComesBackAtTheLastMoment(t *testing.T) {
 }
 
 func TestASignInWaitsForAnother(t *testing.T) {
+	t.Parallel() // it waits for a lock
 	srv := start(t, sandbox.Options{})
 	store := &tokenstore.Memory{}
 	n := new(nobody)
@@ -671,6 +673,7 @@ func TestTokensThatCannotBeSaved(t *testing.T) {
 }
 
 func TestLogoutForgetsAlsoIfItsContextEnds(t *testing.T) {
+	t.Parallel() // it waits for a slow server
 	srv := start(t, sandbox.Options{})
 	srv.Fail(sandbox.StepRevoke, sandbox.Fault{Delay: 5 * time.Second, Status: 200})
 	c, _ := newClient(t, srv, nil)

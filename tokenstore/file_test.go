@@ -59,6 +59,7 @@ var files = map[string]func(dir string) *tokenstore.File{
 func TestFile(t *testing.T) {
 	for name, open := range files {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel() // it waits for locks
 			storetest.Run(t, func(t testing.TB) tokenstore.Store { return damagedFile{open(t.TempDir())} })
 		})
 	}
@@ -69,6 +70,7 @@ func TestFile(t *testing.T) {
 func TestFileProcesses(t *testing.T) {
 	for name, open := range files {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel() // it waits for processes
 			testProcesses(t, "file, "+name, storetest.Processes{
 				Open: func(_ testing.TB, dir string) tokenstore.Store { return open(dir) },
 				Entries: func(t testing.TB, dir string) []string {

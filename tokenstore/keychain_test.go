@@ -88,13 +88,17 @@ func wantLocked(t testing.TB, s tokenstore.Store, key tokenstore.Key) *tokenstor
 	return timeout
 }
 
-var killsFlag = flag.Int("kills", 0, "how often a process is killed at each point; 0: 5 times, in the long mode 500")
+var killsFlag = flag.Int("kills", 0, "how often a process is killed at each point; 0: once, 5 times where every part must be, in the long mode 500")
 
 func kills() int {
-	if os.Getenv(testenv.Long) == "1" {
-		return cmp.Or(*killsFlag, 500)
+	n := 1
+	if os.Getenv(testenv.CI) == "1" {
+		n = 5
 	}
-	return cmp.Or(*killsFlag, 5)
+	if os.Getenv(testenv.Long) == "1" {
+		n = 500
+	}
+	return cmp.Or(*killsFlag, n)
 }
 
 func testProcesses(t *testing.T, store string, p storetest.Processes) {
@@ -235,6 +239,7 @@ func TestKeychainWithinLimits(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel() // it waits for locks
 			storetest.Run(t, func(t testing.TB) tokenstore.Store {
 				r := newRing(t)
 				return damagedRing{r.open(t.TempDir()), func(k tokenstore.Key) { damage(r, k) }}

@@ -40,6 +40,7 @@ func TestMain(m *testing.M) {
 		}
 		clock.Advance(d)
 	}
+	testenv.SideBySide(6)
 	testscript.Main(m, map[string]func(){"astravue-mcp": main, "browser": browserMain})
 }
 

@@ -8,7 +8,9 @@
 package testenv
 
 import (
+	"flag"
 	"os"
+	"strconv"
 	"testing"
 )
 
@@ -39,4 +41,12 @@ func Need(t testing.TB, part string, ok bool, why string) {
 		t.Fatalf("%s is missing, and with %s=1 it must be there: %s", part, CI, why)
 	}
 	t.Skipf("needs %s: %s", part, why)
+}
+
+// SideBySide lets n tests that call t.Parallel run at a time, in a package where they wait more than
+// they work. Go's own number is that of the processors. -parallel still goes before. TestMain calls it.
+func SideBySide(n int) {
+	if err := flag.Set("test.parallel", strconv.Itoa(n)); err != nil {
+		panic(err)
+	}
 }
