@@ -14,11 +14,11 @@ import (
 	"github.com/astravue/mcp-client-go/internal/crashpoint"
 )
 
-// maxFile bounds what is read of a file that may be anything.
+// maxFile bounds how much of a file is read.
 const maxFile = 4 << 20
 
-// readFile returns the content of a file of our own, or an error that wraps
-// [fs.ErrNotExist] or one of this package's.
+// readFile returns the content of a file of a store. Its errors wrap
+// [fs.ErrNotExist] or an error of this package.
 func readFile(path string) (data []byte, err error) {
 	err = patiently(func() error {
 		file, err := openOwn(path)
@@ -38,9 +38,9 @@ func readFile(path string) (data []byte, err error) {
 	return data, nil
 }
 
-// writeFile replaces a file whole and durably. The caller holds a lock, so
-// that the temporary name is nobody else's; what a crash leaves under it, the
-// next write replaces.
+// writeFile replaces a file as a whole and durably. The caller holds a lock, so
+// nobody else uses the temporary name. If a crash leaves a file there, the next
+// write replaces it.
 func writeFile(path string, data []byte) error {
 	temp := path + ".tmp"
 	err := writeSync(temp, data)
@@ -90,8 +90,8 @@ func removeFile(path string) error {
 	return syncDir(filepath.Dir(path))
 }
 
-// syncDir makes a rename or removal survive a power loss. Windows has no such
-// call, and some network file systems refuse it.
+// syncDir makes a rename or a removal durable. Windows has no such call, and some
+// network file systems refuse it.
 func syncDir(dir string) error {
 	if runtime.GOOS == "windows" {
 		return nil
@@ -107,8 +107,8 @@ func syncDir(dir string) error {
 	return errors.Join(err, d.Close())
 }
 
-// patiently tries f for 2 s on Windows, where a file that another process has
-// open can be neither replaced nor, for a moment, opened.
+// patiently tries f for 2 s on Windows. There a file that another process has open
+// cannot be replaced, and for a moment not be opened either.
 func patiently(f func() error) error {
 	err := f()
 	if runtime.GOOS != "windows" {
@@ -120,7 +120,7 @@ func patiently(f func() error) error {
 	return err
 }
 
-// readAll reads a file that may be anything, up to a bound.
+// readAll reads a file of at most maxFile bytes.
 func readAll(path string, r io.Reader) ([]byte, error) {
 	data, err := io.ReadAll(io.LimitReader(r, maxFile+1))
 	if err == nil && len(data) > maxFile {

@@ -5,13 +5,13 @@ import (
 	"time"
 )
 
-// grace is what f has, when its context has ended, to return by itself.
+// grace is how long f may take to return after its context has ended.
 const grace = time.Second
 
-// under runs f, which may hang in a file system that does not answer and knows
-// of no context: it is left behind soon after ctx has ended. What it yields
-// later goes to late, if that is not nil.
-func under[T any](ctx context.Context, f func() (T, error), late func(T, error)) (T, error) {
+// bounded runs f, which knows no context and may hang in a file system that does
+// not answer. Soon after ctx has ended it returns without f. If f returns later,
+// late gets its results, to give back a lock for example; late may be nil.
+func bounded[T any](ctx context.Context, f func() (T, error), late func(T, error)) (T, error) {
 	type result struct {
 		value T
 		err   error

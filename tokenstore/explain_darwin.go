@@ -5,9 +5,8 @@ import (
 	"os/exec"
 )
 
-// explain gives an error of go-keyring this package's type and a sentence for
-// the person before the computer. The exit status of security(1) is the low
-// byte of the framework's error.
+// explain wraps an error of go-keyring in ErrUnavailable, with words for a person.
+// The exit status of security(1) is the low byte of the framework's error.
 func explain(err error) error {
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
 		switch exit.ExitCode() {

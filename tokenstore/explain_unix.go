@@ -13,8 +13,9 @@ import (
 	"github.com/zalando/go-keyring"
 )
 
-// explain gives an error of go-keyring, which has no types of its own, this
-// package's, with a sentence for the person before the computer.
+// explain wraps an error of go-keyring in ErrUnavailable, with words for a person.
+// go-keyring has no error types of its own here, so explain looks for those that
+// it passes on.
 func explain(err error) error {
 	var (
 		call dbus.Error
@@ -33,9 +34,10 @@ func explain(err error) error {
 		switch call.Name {
 		case "org.freedesktop.Secret.Error.NoSuchObject",
 			"org.freedesktop.DBus.Error.UnknownObject", "org.freedesktop.DBus.Error.UnknownInterface", "org.freedesktop.DBus.Error.UnknownMethod":
-			// The item was deleted between go-keyring's search and its reading, which
-			// the next search will tell. Or gnome-keyring did not know its client yet:
-			// it then denies that it has the method, and that is no word on the item.
+			// Either the item was deleted after go-keyring found it and before it read
+			// it, and the next search will say so. Or gnome-keyring did not know its
+			// client yet and denied that it has the method, which says nothing about
+			// the item.
 			return passing{unavailable("the keychain service refused", err)}
 		case "org.freedesktop.DBus.Error.ServiceUnknown", "org.freedesktop.DBus.Error.NameHasNoOwner",
 			"org.freedesktop.DBus.Error.Spawn.ServiceNotFound", "org.freedesktop.DBus.Error.Spawn.ExecFailed":

@@ -16,63 +16,63 @@ import (
 )
 
 // ErrWrongIdentity is wrapped by the errors of a [File] whose identity or
-// passphrase is not the one its folder was sealed with, or is none at all. No
-// record is damaged and none is changed.
+// passphrase is missing, malformed, or not the one that sealed its folder. The
+// records are not damaged, and nothing is changed.
 var ErrWrongIdentity = errors.New("tokenstore: wrong identity or passphrase")
 
-// File keeps records in a folder, each in a file sealed with age
-// (https://age-encryption.org/v1) to one X25519 identity, for machines without
-// a keychain. Exactly one of Identity, IdentityFile and Passphrase is set;
-// nothing is ever written in plain text. It must not be copied after first use.
+// File keeps records in a folder, for machines without a keychain. Each record is
+// a file that is sealed with age (https://age-encryption.org/v1) to one X25519
+// identity. Exactly one of Identity, IdentityFile and Passphrase must be set:
+// File never writes plain text. It must not be copied after first use.
 //
-// Files are 0600 in a folder of 0700, named by hashes, and replaced whole:
-// after a crash or a power loss each is the old one or the new one. The locks
-// are in the folder too, so whoever shares the records shares their locks.
+// Files have mode 0600 in a folder of mode 0700, and hashes for names. A save
+// replaces a file as a whole: after a crash or a power loss it is the old file or
+// the new one. The locks are in the folder too, so all programs that share the
+// records share their locks.
 //
-// What another user of the machine could have written or read is a [*FileError]
-// that wraps [ErrExposed] and names the command that mends it: a folder that
-// others can write to, or on the way to which others could put another in its
-// place, or that belongs to another user; a file in it that is open to others
-// or another user's. (A folder of a Kubernetes volume needs an fsGroupChangePolicy
-// of OnRootMismatch, or each mount opens the files to the group.) A symbolic
-// link, a pipe or a device in the place of a file is never opened. Windows
-// keeps others out by lists that files inherit, which are not looked at.
+// A File refuses a folder or file that another user of the machine could have
+// read or changed. The error is a [*FileError] that wraps [ErrExposed] and holds
+// the command that puts it right. It refuses a folder that belongs to another
+// user, that others can write to, or that others could replace through a folder
+// above it, and a file that belongs to another user or that others can reach. (On a Kubernetes volume, set fsGroupChangePolicy to
+// OnRootMismatch, or each mount opens the files to the group.) It never opens a
+// symbolic link, a pipe or a device in the place of a file. On Windows, access
+// lists that files inherit keep others out; File does not check them.
 //
-// Who can write to the folder all the same, this user's other programs and
-// whoever restores a backup, can put an older record back, unnoticed: there is
-// nothing outside the folder to compare it with. Its grant is then used, and a
-// server that detects the reuse of a refresh token ends the session; after a
-// sign-out, a record that is put back says that there is a session.
+// A File cannot tell if another program of this user, or a restored backup, has
+// put an older record back, since nothing outside the folder says which one is
+// newest. The older grant is then used. A server that detects the reuse of its
+// refresh token ends the session. A record from before a sign-out counts as a
+// session.
 type File struct {
-	// Dir is the folder; "": astravue-mcp in [os.UserConfigDir].
+	// Dir is the folder. If "", astravue-mcp in [os.UserConfigDir].
 	Dir string
 
 	// Identity is an age identity, "AGE-SECRET-KEY-1…".
 	Identity Secret
 
-	// IdentityFile is the path of a file with one such identity, as
-	// age-keygen writes it: a mounted secret, for example. It is read as
-	// [ReadSecretFile] does.
+	// IdentityFile is the path of a file with one such identity, as age-keygen
+	// writes it, for example a mounted secret. [ReadSecretFile] reads it.
 	IdentityFile string
 
-	// Passphrase returns a person's passphrase. It opens an identity that is
-	// generated once and kept in the folder, sealed with it; create says
-	// that this is about to happen, so that it can be asked for twice. It is
-	// called at most once per File, not before there is something to read
-	// or write, and its error is returned by every later use. To open what
-	// it seals takes 256 MiB for about a second; an identity that would take
-	// more is refused.
+	// Passphrase returns a person's passphrase. The passphrase seals an identity,
+	// which is generated once and kept in the folder. If create is true, that is
+	// about to happen, and the person should type the passphrase twice. File
+	// calls Passphrase when it first reads or writes, and once only, unless ctx
+	// ended it; every later use returns its error. Opening the identity takes
+	// 256 MiB for about a second. An identity that would take more is refused.
 	Passphrase func(ctx context.Context, create bool) (Secret, error)
 
-	// LockTimeout bounds an Update's wait; 0: [DefaultLockTimeout].
+	// LockTimeout bounds how long Update waits for its lock. If 0,
+	// [DefaultLockTimeout].
 	LockTimeout time.Duration
 
 	locks fileLocks
 
-	opening    gate.Gate // of what follows
+	opening    gate.Gate // guards the fields below up to refused
 	identity   *age.X25519Identity
 	pinned     bool  // the folder has the identity's fingerprint
-	wrong      error // why there will be no identity
+	wrong      error // why this File has no identity and tries no more
 	asked      bool
 	passphrase Secret
 	refused    error
@@ -131,8 +131,7 @@ func (f *File) entries(key Key) (*fileEntries, error) {
 	return &fileEntries{f: f, dir: dir, key: key, name: hashName(string(key))}, nil
 }
 
-// A fileEntries is one key's files: the [Entries] of an Update, or what one
-// Get reads.
+// fileEntries are one key's files, for one Update or one Get.
 type fileEntries struct {
 	f    *File
 	dir  string
@@ -144,14 +143,14 @@ func (s *fileEntries) path(e Entry) string {
 	return filepath.Join(s.dir, s.name+"."+e.String()+".age")
 }
 
-// title is the first line of what is sealed: a file that was renamed to
-// another's name is damaged, not another's record.
+// title is the first line of the sealed text. Because of it, a file that was copied
+// to another key's name is damaged there and yields nobody else's record.
 func (s *fileEntries) title(e Entry) []byte {
 	return fmt.Appendf(nil, "astravue-mcp %s %q\n", e, s.key)
 }
 
 func (s *fileEntries) Read(ctx context.Context, e Entry) ([]byte, error) {
-	return under(ctx, func() ([]byte, error) { return s.read(ctx, e) }, nil)
+	return bounded(ctx, func() ([]byte, error) { return s.read(ctx, e) }, nil)
 }
 
 func (s *fileEntries) read(ctx context.Context, e Entry) ([]byte, error) {

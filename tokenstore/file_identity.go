@@ -18,12 +18,12 @@ import (
 
 const (
 	sealedIdentity = "identity.age"         // the identity that Passphrase opens
-	fingerprint    = "identity.fingerprint" // of the folder's identity; written after it
+	fingerprint    = "identity.fingerprint" // of the folder's identity, and written after that
 )
 
-// open returns the identity of the folder, which was checked. It makes nothing
-// unless it may. Where it fails for a reason that will not go away in this
-// process, it fails so again without trying.
+// open returns the identity of a folder that the caller has checked. It makes an
+// identity and a fingerprint only if mayMake. A wrong identity stays wrong in
+// this process, so open then returns the first error again without trying.
 func (f *File) open(ctx context.Context, dir string, mayMake bool) (*age.X25519Identity, error) {
 	leave, ok := f.opening.Enter(ctx, "")
 	if !ok {
@@ -66,8 +66,8 @@ func (f *File) open(ctx context.Context, dir string, mayMake bool) (*age.X25519I
 	return identity, nil
 }
 
-// load reads the identity, and makes Passphrase's if the folder is fresh and
-// it may.
+// load reads the identity. If Passphrase seals it, the folder is fresh and it may,
+// it makes the identity.
 func (f *File) load(ctx context.Context, dir string, fresh, mayMake bool) (*age.X25519Identity, error) {
 	given := 0
 	for _, is := range []bool{!f.Identity.IsZero(), f.IdentityFile != "", f.Passphrase != nil} {
@@ -139,11 +139,11 @@ func (f *File) load(ctx context.Context, dir string, fresh, mayMake bool) (*age.
 	return parseIdentity(data)
 }
 
-// maxWorkFactor is age's own when it seals: 2^18 takes 256 MiB and about a
-// second. Each step more doubles both, and a file may ask for any number.
+// maxWorkFactor is the one with which age seals: 2^18 takes 256 MiB and about a
+// second. Each further step doubles both, and the file says how many there are.
 const maxWorkFactor = 18
 
-// create makes the identity that the passphrase seals.
+// create makes an identity and writes it to path, sealed with the passphrase.
 func (f *File) create(path string) (*age.X25519Identity, error) {
 	identity, err := age.GenerateX25519Identity()
 	if err != nil {
@@ -177,10 +177,11 @@ func parseIdentity(text []byte) (*age.X25519Identity, error) {
 	return nil, fmt.Errorf("%w: exactly one X25519 identity is needed", ErrWrongIdentity)
 }
 
-// checkFingerprint tells a wrong identity from a damaged file, which age
-// cannot. It reports whether the folder has the fingerprint, which it makes if
-// it may. The fingerprint is a hash: the recipient itself would let whoever
-// can write to the folder seal records of his own.
+// checkFingerprint returns an error if the folder was sealed with another
+// identity. age cannot tell that from a damaged file. It reports whether the
+// folder has a fingerprint, and makes one if it may. The fingerprint is a hash of
+// the recipient: with the recipient itself, anybody who can write to the folder
+// could seal records.
 func checkFingerprint(dir string, identity *age.X25519Identity, mayMake bool) (pinned bool, err error) {
 	path := filepath.Join(dir, fingerprint)
 	sum := sha256.Sum256([]byte("astravue-mcp " + identity.Recipient().String()))

@@ -18,18 +18,18 @@ import (
 // fileLocks locks names across goroutines and processes.
 type fileLocks struct{ gate gate.Gate }
 
-// How often a lock that another process holds is tried again: soon, since most
-// are held for milliseconds, and then less and less often.
+// How often a lock that another process holds is tried again. Most locks are held
+// for milliseconds, so the first try comes soon; later ones come less often.
 const (
 	firstRetry = 2 * time.Millisecond
 	lastRetry  = 100 * time.Millisecond
 )
 
-// acquire takes the lock of the path that find yields, a file that is never
-// removed: who removed it would admit a second holder. The wait began at start,
-// and ctx bounds it.
+// acquire takes the lock on the file whose path find returns. The file is never
+// removed: after that another process would make, and lock, a new file while the
+// old one is still locked. The wait began at start, and ctx bounds it.
 func (l *fileLocks) acquire(ctx context.Context, start time.Time, find func() (path string, err error)) (release func(), err error) {
-	return under(ctx, func() (func(), error) {
+	return bounded(ctx, func() (func(), error) {
 		path, err := find()
 		if err != nil {
 			return nil, err
@@ -47,7 +47,8 @@ func (l *fileLocks) lock(ctx context.Context, start time.Time, path string) (rel
 	if !ok {
 		return nil, lockError(ctx, start, holder(path))
 	}
-	// A new Flock each time: one that is shared counts as held for everybody.
+	// Each try has a Flock of its own: if one is shared and locked, TryLock returns
+	// true to everybody.
 	for delay := firstRetry; ; delay = min(delay*3/2, lastRetry) {
 		if err := checkOwn(path); err != nil {
 			leave()
@@ -56,7 +57,7 @@ func (l *fileLocks) lock(ctx context.Context, start time.Time, path string) (rel
 		f := flock.New(path, flock.SetPermissions(0o600), flock.SetFlag(os.O_CREATE|openNoFollow))
 		ok, err := f.TryLock()
 		if ok && !current(f) {
-			_ = f.Unlock() // somebody removed the file; a newcomer would make, and lock, another
+			_ = f.Unlock() // somebody removed the file; the next process would make, and lock, another
 			continue
 		}
 		if err != nil {
@@ -93,8 +94,9 @@ func current(f *flock.Flock) bool {
 	return err == nil && os.SameFile(have, want)
 }
 
-// Who holds a lock is written beside its file, since a locked file cannot be
-// read on Windows. It is for people: nothing is decided by it.
+// holderPath is the file that says who holds a lock. It is not the lock file,
+// since Windows lets nobody read a locked file. People read it; the code decides
+// nothing by it.
 func holderPath(path string) string { return path + ".holder" }
 
 func setHolder(path string) {

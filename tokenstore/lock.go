@@ -6,9 +6,10 @@ import (
 	"time"
 )
 
-// update is Store.Update for all stores of this package: under the lock that
-// acquire takes, it calls f with entries. The lock is released when entries
-// say that they are idle, which may be after update has returned.
+// update is Store.Update for all stores of this package. It calls f with entries
+// while it holds the lock that acquire takes. If entries have a call under way
+// that was given up, the lock is released when that call has returned, which may
+// be after update has.
 func update(ctx context.Context, acquire func(context.Context) (release func(), err error), entries Entries,
 
 	f func(context.Context, *Locked) error,
@@ -39,7 +40,8 @@ func update(ctx context.Context, acquire func(context.Context) (release func(), 
 	return f(ctx, l)
 }
 
-// withLimit bounds the wait for key's lock. Who signs in waits for a person.
+// withLimit bounds the wait for key's lock. The wait for a sign-in has no limit,
+// since its holder waits for a person.
 func withLimit(ctx context.Context, key Key, limit time.Duration) (context.Context, context.CancelFunc) {
 	if key.IsSignIn() {
 		return context.WithCancel(ctx)
@@ -52,7 +54,7 @@ func withLimit(ctx context.Context, key Key, limit time.Duration) (context.Conte
 
 var errLimit = errors.New("lock timeout")
 
-// lockError says why the wait that began at start ended with ctx.
+// lockError returns the error of a wait that began at start and ended with ctx.
 func lockError(ctx context.Context, start time.Time, holder string) error {
 	e := &LockTimeoutError{Waited: time.Since(start), Holder: holder}
 	switch {

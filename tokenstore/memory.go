@@ -8,11 +8,12 @@ import (
 	"github.com/astravue/mcp-client-go/internal/gate"
 )
 
-// Memory keeps records in this process and forgets them with it: for tests,
-// and for embedders who want nothing kept. The zero Memory is empty and ready
-// to use. It must not be copied after first use.
+// Memory keeps records in the memory of this process. It is for tests, and for
+// programs that sign in anew each time. The zero Memory is empty and ready to
+// use. It must not be copied after first use.
 type Memory struct {
-	// LockTimeout bounds an Update's wait; 0: [DefaultLockTimeout].
+	// LockTimeout bounds how long Update waits for its lock. If 0,
+	// [DefaultLockTimeout].
 	LockTimeout time.Duration
 
 	gate    gate.Gate

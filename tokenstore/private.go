@@ -9,22 +9,22 @@ import (
 	"github.com/astravue/mcp-client-go/internal/text"
 )
 
-// ErrExposed is wrapped by the errors about a file or folder that another user
-// of the machine could have written or read. It wraps [ErrUnavailable].
+// ErrExposed is wrapped by errors about a file or folder that another user of the
+// machine could have read or changed. It wraps [ErrUnavailable].
 var ErrExposed = fmt.Errorf("%w: others could have written or read it", ErrUnavailable)
 
-// A FileError says that a file or folder was not used as it is, and what puts
-// that right.
+// A FileError says why a file or folder was refused, and which command puts that
+// right.
 type FileError struct {
 	Path string // of the file or folder
 	Why  string // what is wrong, to be read after the path
 
-	// Mend is the command that puts it right, as an argument list that no
-	// shell has read; nil: no command does.
+	// Mend is the command that puts it right, as a list of arguments without any
+	// quoting. It is nil if no command does.
 	Mend []string
 
-	// Err is [ErrExposed], [ErrCorrupt], [ErrWrongIdentity] or, for what is
-	// no file, [ErrUnavailable].
+	// Err is [ErrExposed], [ErrCorrupt], [ErrWrongIdentity] or, if Path is not a
+	// file, [ErrUnavailable].
 	Err error
 }
 
@@ -32,9 +32,8 @@ func (e *FileError) Error() string { return "tokenstore: " + text.Line(e.Path) +
 
 func (e *FileError) Unwrap() error { return e.Err }
 
-// notAFile returns the error about what is in the place of a file and is none,
-// and nil for a file. What is no file is never opened: a named pipe would hold
-// up who opens it, and a device may do anything.
+// notAFile returns an error if mode is not that of a regular file. Nothing else is
+// opened: opening a named pipe can block, and a device may do anything.
 func notAFile(path string, mode fs.FileMode) error {
 	kind := "a device"
 	mend := []string{"rm", path}
@@ -53,8 +52,8 @@ func notAFile(path string, mode fs.FileMode) error {
 	return &FileError{Path: path, Why: "is " + kind + " and not a file", Mend: mend, Err: ErrUnavailable}
 }
 
-// checkOwn refuses what is at path unless it is a file of this user's that
-// nobody else can reach, or nothing. A folder is to have been checked before.
+// checkOwn returns an error unless path is free or is a file of this user that
+// nobody else can reach. The caller has checked the folder.
 func checkOwn(path string) error {
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -73,8 +72,8 @@ func checkInfo(path string, info fs.FileInfo) error {
 	return ownFile(path, info)
 }
 
-// openOwn opens a file of this user's own for reading. It follows no symbolic
-// link and waits for nobody. Errors of the file system are as they are.
+// openOwn opens a file that checkOwn allows, for reading. It follows no symbolic
+// link and does not block. Errors of the file system are not wrapped.
 func openOwn(path string) (*os.File, error) {
 	info, err := os.Lstat(path)
 	if err != nil {
@@ -87,7 +86,7 @@ func openOwn(path string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Between the two somebody may have put another in its place.
+	// Somebody may have put another file in its place in between.
 	info, err = file.Stat()
 	if err == nil {
 		err = checkInfo(path, info)
@@ -99,10 +98,11 @@ func openOwn(path string) (*os.File, error) {
 	return file, nil
 }
 
-// makeFolder makes dir and what is missing above it, for this user alone, and
-// refuses it if others can reach in.
+// makeFolder makes dir and the missing folders above it, for this user alone. It
+// refuses dir if others can reach in.
 func makeFolder(dir string) error {
-	// What others could turn elsewhere is refused before anything is made there.
+	// The folders that exist are checked first, so that nothing is made where
+	// others could lead it elsewhere.
 	err := checkFolder(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err = os.MkdirAll(dir, 0o700); err == nil {
@@ -112,7 +112,7 @@ func makeFolder(dir string) error {
 	return folderError(err)
 }
 
-// folderError gives an error of checkFolder this package's type.
+// folderError wraps an error of checkFolder in this package's types.
 func folderError(err error) error {
 	if refused := (*FileError)(nil); err == nil || errors.As(err, &refused) {
 		return err

@@ -12,8 +12,8 @@ func readOnly(file *os.File) bool {
 	return unix.Fstatfs(int(file.Fd()), &stat) == nil && stat.Flags&unix.ST_RDONLY != 0
 }
 
-// hasACL reports whether users and groups are named that may do more than the
-// mode says; its group bits then bound them all.
+// hasACL reports whether an access list names further users and groups. The group
+// bits of the mode are then the limit for all of these.
 func hasACL(path string) bool {
 	n, err := unix.Getxattr(path, "system.posix_acl_access", nil)
 	return err == nil && n > 0

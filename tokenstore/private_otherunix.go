@@ -4,9 +4,9 @@ package tokenstore
 
 import "os"
 
-// What is mounted read-only is a container's secret, and that a container of
-// Linux.
+// readOnly is about the secrets of containers, and those run on Linux.
 func readOnly(*os.File) bool { return false }
 
-// hasACL: other systems' lists do not show in a mode, and are not looked at.
+// hasACL does not look at access lists: on these systems they do not show in a
+// mode.
 func hasACL(string) bool { return false }

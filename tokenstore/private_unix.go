@@ -24,7 +24,7 @@ func ownerOf(info fs.FileInfo) int {
 	return -1
 }
 
-// ownFile refuses a file of this package's own that others could reach.
+// ownFile refuses a file of a store that belongs to others or that they can reach.
 func ownFile(path string, info fs.FileInfo) error {
 	switch owner, perm := ownerOf(info), info.Mode().Perm(); {
 	case owner != os.Geteuid():
@@ -35,7 +35,7 @@ func ownFile(path string, info fs.FileInfo) error {
 	return nil
 }
 
-// givenFile refuses a file that somebody has named, see [ReadSecretFile].
+// givenFile refuses a file that [ReadSecretFile] may not read.
 func givenFile(path string, file *os.File, info fs.FileInfo) error {
 	mounted := readOnly(file)
 	owner, perm := ownerOf(info), info.Mode().Perm()
@@ -58,24 +58,25 @@ func givenFile(path string, file *os.File, info fs.FileInfo) error {
 	return exposed(path, open(perm), "chmod", "go-rwx", path)
 }
 
-// checkFolder refuses a folder that others can write to, or that others could
-// put another in the place of, by a folder or symbolic link on the way to it.
-// It returns what the file system says where there is none.
+// checkFolder refuses a folder that belongs to another user, that others can write
+// to, or that others could replace through a folder or symbolic link on the way
+// to it. It walks the path from the root, one name at a time, and checks each
+// folder before it looks inside. If dir does not exist, it returns the error of
+// the file system.
 //
-// Others may list it: what it holds is closed to them, and is named by hashes.
-// Who owns a folder above it is not asked: that user was chosen to be trusted
-// when the path was.
+// Others may list dir: its files are closed to them and are named by hashes. The
+// owner of a folder above dir is trusted, since somebody chose the path.
 func checkFolder(dir string) error {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return err
 	}
-	at := "/" // holds no symbolic link
+	at := "/" // as far as the walk has come; without symbolic links
 	info, err := os.Lstat(at)
 	if err != nil {
 		return err
 	}
-	above := info // of what at is in
+	above := info // of the folder that at is in
 	links := 0
 	for left := strings.Split(dir, "/"); len(left) > 0; {
 		name := left[0]
@@ -136,10 +137,10 @@ func checkFolder(dir string) error {
 	return nil
 }
 
-// othersWrite reports whether a user other than its owner can write to a
-// folder. A group that is this user's alone is nobody else: by what login
-// programs go by (pam_umask's usergroups), one with the user's own number, and
-// they let it write to all that the user makes.
+// othersWrite reports whether a user other than its owner can write to a folder.
+// A group with the user's own number is private to the user, as login programs
+// have it (pam_umask's usergroups): they let it write to all that the user makes.
+// So it does not count.
 func othersWrite(path string, info fs.FileInfo) bool {
 	stat, ok := info.Sys().(*syscall.Stat_t)
 	if !ok || stat.Mode&0o022 == 0 {
@@ -150,7 +151,7 @@ func othersWrite(path string, info fs.FileInfo) bool {
 	return stat.Mode&0o002 != 0 || !private || hasACL(path)
 }
 
-// closeFolder is the command after which others cannot replace what is in a
+// closeFolder returns the command after which others cannot replace files in a
 // folder that they can write to.
 func closeFolder(path string, info fs.FileInfo) []string {
 	if ownerOf(info) == os.Geteuid() {
@@ -159,11 +160,11 @@ func closeFolder(path string, info fs.FileInfo) []string {
 	return asRoot("chmod", "+t", path)
 }
 
-// moveAway is the command after which another user's folder is not in the way.
+// moveAway returns the command that moves another user's folder out of the way.
 func moveAway(path string, above fs.FileInfo) []string {
 	command := []string{"mv", path, path + ".foreign"}
 	if above.Mode()&fs.ModeSticky != 0 && ownerOf(above) != os.Geteuid() {
-		return asRoot(command...) // there only who owns it and root may
+		return asRoot(command...) // in a sticky folder only the owner and root may move it
 	}
 	return command
 }

@@ -8,8 +8,8 @@ import (
 // Windows has neither flag. Its named pipes are not in folders.
 const openNoWait, openNoFollow = 0, 0
 
-// Who may do what is in lists that files inherit from their folders, and those
-// of a user's profile are closed to others. A mode says nothing of it.
+// Windows has access lists, which files inherit from their folders. Those of a
+// user's profile are closed to others. A mode says nothing about them.
 
 func ownFile(string, fs.FileInfo) error { return nil }
 

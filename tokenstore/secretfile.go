@@ -7,27 +7,29 @@ import (
 	"path/filepath"
 )
 
-// ReadSecretFile returns what is in the file at path: an identity, a
-// passphrase, a client secret, a key, at most 4 MiB. Symbolic links are
-// followed, as mounted secrets are some. A pipe is read until it ends, such as
-// that of a shell's <(…).
+// ReadSecretFile returns the content of the file at path: an identity, a
+// passphrase, a client secret or a key, of at most 4 MiB. It follows symbolic
+// links, since mounted secrets are links. It reads a pipe, such as that of a
+// shell's <(…), until the pipe ends. It is safe for concurrent use.
 //
-// The file belongs to this user, and then no other may read or write it, or to
-// root, and then its group may read it too: what the libraries of SSH and
-// PostgreSQL ask of a key. On a mount that cannot be written to, where nobody
-// could change that (secrets of a container), any owner is taken, and others
-// may read it. Else the error is a [*FileError] that wraps [ErrExposed]; it is
-// one that wraps [ErrUnavailable] for what is neither file nor pipe. What is
-// larger is ErrCorrupt; a file system that does not answer before ctx ends is
-// ErrUnavailable; all else is as [os] says it. Windows has no such modes, and
-// there nothing is asked of a file. Safe for concurrent use.
+// The file must belong to this user and be closed to all others, or belong to
+// root and be open to its group for reading at most. The libraries of SSH and
+// PostgreSQL ask that of a key. On a read-only mount, such as the secrets of a
+// container, the file may belong to anybody and others may read it, since nobody
+// could change that. On Windows, which has no such modes, it is not checked.
+//
+// If others could have read or changed the file, the error is a [*FileError] that
+// wraps [ErrExposed]. If path is neither a file nor a pipe, it is one that wraps
+// [ErrUnavailable]. An error wraps [ErrCorrupt] for a larger file, and
+// [ErrUnavailable] if the file system does not answer before ctx ends. Other
+// errors are those of package [os].
 func ReadSecretFile(ctx context.Context, path string) (Secret, error) {
-	data, err := under(ctx, func() ([]byte, error) { return readGiven(path) }, nil)
+	data, err := bounded(ctx, func() ([]byte, error) { return readGiven(path) }, nil)
 	return NewSecret(string(data)), err
 }
 
 func readGiven(path string) ([]byte, error) {
-	path, err := filepath.Abs(path) // a command that mends it may be typed elsewhere
+	path, err := filepath.Abs(path) // for the command in an error, which may be run in another folder
 	if err != nil {
 		return nil, err
 	}

@@ -20,30 +20,30 @@ type Secret = secret.Secret
 func NewSecret(s string) Secret { return secret.New(s) }
 
 var (
-	// ErrNotFound is returned by [Store.Get] and [Locked.Get] when there is
-	// no record under the key.
+	// ErrNotFound is returned by [Store.Get] and [Locked.Get] if no record is
+	// stored under the key.
 	ErrNotFound = errors.New("tokenstore: no such record")
 
-	// ErrCorrupt is wrapped by errors about an entry that is there and
-	// cannot be read: cut off, altered, sealed with another key, or written
-	// by a newer version of this module. Nothing is deleted.
+	// ErrCorrupt is wrapped by errors about a stored entry that cannot be read: it
+	// was cut off, altered, sealed with another key, or written by a newer version
+	// of this module. It is not deleted.
 	ErrCorrupt = errors.New("tokenstore: record is damaged")
 
-	// ErrUnavailable is wrapped by errors about a store that cannot be used
-	// now: no keychain service, a locked keychain, a prompt that nobody
-	// answered, a folder that cannot be written, a database that is down.
+	// ErrUnavailable is wrapped by errors about a store that cannot be used now,
+	// for example because the keychain is locked, nobody has answered its prompt,
+	// the folder cannot be written, or the database is down.
 	ErrUnavailable = errors.New("tokenstore: store is unavailable")
 )
 
-// DefaultLockTimeout is how long an Update waits for its lock unless the store
-// is told otherwise: longer than a refresh with its one request of 30 s.
+// DefaultLockTimeout is how long an Update waits for its lock if the store sets no
+// other limit. It is longer than a refresh, whose request has 30 s.
 const DefaultLockTimeout = 45 * time.Second
 
 // A LockTimeoutError says that another goroutine, process or host held the
 // lock of a record for longer than the caller would wait.
 type LockTimeoutError struct {
 	Waited time.Duration
-	Holder string // who holds it, as far as it can be known; "" if it cannot
+	Holder string // who holds the lock, in words; "" if unknown
 	// Err is [context.DeadlineExceeded] if the caller's deadline ended the
 	// wait, and nil if the store's own limit did.
 	Err error
@@ -59,27 +59,27 @@ func (e *LockTimeoutError) Error() string {
 
 func (e *LockTimeoutError) Unwrap() error { return e.Err }
 
-// A Store keeps records. All methods are safe for concurrent use, by several
-// processes too. Every error that is not one of a callback, a context or this
-// package's own wraps [ErrUnavailable].
+// A Store keeps records. All methods are safe for concurrent use, also by several
+// processes. An error wraps [ErrUnavailable] unless it is another error of this
+// package, or comes from a callback or a context.
 type Store interface {
-	// Get returns the record under key as some Save left it whole. It takes
-	// no lock. It returns [ErrNotFound], or an error that wraps [ErrCorrupt].
+	// Get returns the record under key as one Save wrote it. It takes no lock. If
+	// there is no record it returns [ErrNotFound], and if the record is damaged an
+	// error that wraps [ErrCorrupt].
 	Get(ctx context.Context, key Key) (Record, error)
 
-	// Update calls f while it holds the key's lock, and returns f's error.
-	// It waits for the lock as long as ctx lasts, at most the store's own
-	// limit ([DefaultLockTimeout] unless set; none for a [Key.SignIn]); at
-	// that limit and at ctx's deadline it returns a [*LockTimeoutError].
+	// Update calls f with the key's lock held, and returns f's error. It waits for
+	// the lock until ctx ends or the store's limit is over ([DefaultLockTimeout] if
+	// none is set; a [Key.SignIn] has no limit). At the limit and at ctx's deadline
+	// it returns a [*LockTimeoutError].
 	//
-	// It is a critical section, not a transaction: each Save is durable when
-	// it returns, and an error afterwards undoes nothing. It is not
-	// re-entrant for the same key; f may update another. The Locked is of no
-	// use after f has returned.
+	// Update is a critical section, not a transaction: each Save is durable when it
+	// returns, and a later error does not undo it. f may update another key, but
+	// not this one. The Locked returns errors after f has returned.
 	Update(ctx context.Context, key Key, f func(ctx context.Context, l *Locked) error) error
 
-	// Delete forgets the record and its pending mark under the same lock.
-	// Deleting nothing is no error; a damaged record is deleted too.
+	// Delete deletes the record and its mark, with the lock held. A missing record
+	// is no error. A damaged record is deleted too.
 	Delete(ctx context.Context, key Key) error
 }
 
@@ -103,10 +103,10 @@ func DropRegistration(ctx context.Context, store Store, key Key, clientID string
 	})
 }
 
-// Entries is what a Store implementation gives to [NewLocked]: raw access to
-// one key's entries while its lock is held. Read returns [ErrNotFound] for
-// what is not there; Write is durable when it returns; Remove of nothing is
-// nil.
+// Entries is access to the stored bytes of one key while its lock is held. An
+// implementation of Store gives it to [NewLocked]. Read returns [ErrNotFound] for
+// a missing entry, Write is durable when it returns, and Remove of a missing
+// entry is no error.
 type Entries interface {
 	Read(ctx context.Context, e Entry) ([]byte, error)
 	Write(ctx context.Context, e Entry, data []byte) error
@@ -118,7 +118,7 @@ type Entry int
 
 const (
 	EntryRecord Entry = iota // the record itself
-	EntryMark                // the pending mark, which holds no secret
+	EntryMark                // the mark, which holds no secret
 )
 
 func (e Entry) String() string {
@@ -131,8 +131,8 @@ func (e Entry) String() string {
 	return fmt.Sprintf("Entry(%d)", int(e))
 }
 
-// Locked is a record whose lock is held: the only way to write. It is not
-// safe for concurrent use.
+// Locked is a record whose lock is held, and the only way to write. It is not safe
+// for concurrent use.
 type Locked struct {
 	entries *guard
 }
@@ -147,7 +147,8 @@ func (l *Locked) End() { l.entries.ended.Store(true) }
 
 var errEnded = errors.New("tokenstore: Locked used after its Update returned")
 
-// A guard keeps a Locked that escaped from its Update away from the store.
+// A guard keeps a Locked that is used after its Update away from the store, where
+// somebody else may hold the lock by then.
 type guard struct {
 	Entries
 	ended atomic.Bool
@@ -194,13 +195,13 @@ func (l *Locked) Save(ctx context.Context, r Record) (generation string, err err
 	return r.Generation, l.entries.Write(ctx, EntryRecord, data)
 }
 
-// Delete forgets the record and its mark.
+// Delete deletes the record and its mark.
 func (l *Locked) Delete(ctx context.Context) error {
 	return errors.Join(l.entries.Remove(ctx, EntryRecord), l.entries.Remove(ctx, EntryMark))
 }
 
-// Mark reads the pending mark; none is the zero Mark. A mark that cannot be
-// decoded counts as a pending one of unknown generation.
+// Mark returns the mark, or the zero Mark if there is none. A mark that cannot be
+// decoded is returned as pending, with no generation.
 func (l *Locked) Mark(ctx context.Context) (Mark, error) {
 	data, err := l.entries.Read(ctx, EntryMark)
 	if errors.Is(err, ErrNotFound) {
@@ -215,8 +216,8 @@ func (l *Locked) Mark(ctx context.Context) (Mark, error) {
 	return decodeMark(data), nil
 }
 
-// SetMark writes the pending mark; the zero Mark removes it. It is durable
-// when SetMark returns nil.
+// SetMark writes the mark. The zero Mark removes it. The mark is durable when
+// SetMark returns nil.
 func (l *Locked) SetMark(ctx context.Context, m Mark) error {
 	if m == (Mark{}) {
 		return l.entries.Remove(ctx, EntryMark)
@@ -224,6 +225,7 @@ func (l *Locked) SetMark(ctx context.Context, m Mark) error {
 	return l.entries.Write(ctx, EntryMark, encodeMark(m))
 }
 
+// unavailable wraps err, which is not this package's, in ErrUnavailable.
 func unavailable(what string, err error) error {
 	return fmt.Errorf("%w: %s: %w", ErrUnavailable, what, err)
 }

@@ -13,21 +13,19 @@ import (
 	"syscall"
 )
 
-// userDir returns a private folder that is the same for all processes of this
-// user. No environment variable is asked, HOME, TMPDIR and XDG_RUNTIME_DIR
-// included, since two processes that share a keychain may differ in all of
-// them.
+// userDir returns a private folder that all processes of this user share. It
+// reads no environment variable, not even HOME, TMPDIR or XDG_RUNTIME_DIR: two
+// processes that share a keychain may have different ones.
 //
-// The first of these is it, and nobody else has a say in which that is, or two
-// processes could each hold a lock of their own:
+// It takes the first of these. Nobody else can influence the choice, since two
+// processes with two folders could both hold a lock:
 //
-//   - the login session's folder, which is where its message bus and so its
-//     keychain is found;
-//   - the home that the user database names, if it is this user's and can be
-//     written to at all;
-//   - /tmp, for a user without a home. Another user can take that name first,
-//     and it is then refused. While it is ours he cannot take it, since /tmp
-//     is sticky; a cleaner of /tmp spares it, since each lock renews its file.
+//   - the folder of the login session, where its D-Bus and so its keychain is;
+//   - the home folder that the user database names, if it belongs to this user
+//     and can be written to;
+//   - /tmp, for a user without a home. If another user takes the name first, it
+//     is refused. Later nobody can take it, since /tmp is sticky. Programs that
+//     clean /tmp spare it, since each lock renews the time of its file.
 func userDir() (string, error) {
 	uid := strconv.Itoa(os.Geteuid())
 	if run := filepath.Join("/run/user", uid); checkFolder(run) == nil {
@@ -46,9 +44,9 @@ func userDir() (string, error) {
 	return dir, makeFolder(dir)
 }
 
-// homeOf returns a user's home; "": none is known. [os/user] is asked only
-// where it does not look at HOME, as it does without cgo for a user that
-// /etc/passwd does not have.
+// homeOf returns a user's home, or "" if it is unknown. It uses [os/user] on macOS
+// only: elsewhere, without cgo, that package reads HOME for a user that is not in
+// /etc/passwd.
 func homeOf(uid string) string {
 	if runtime.GOOS == "darwin" {
 		if u, err := user.LookupId(uid); err == nil {

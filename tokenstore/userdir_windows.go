@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// userDir returns a folder that is the same for all processes of this user,
-// whatever their environment says, and that Windows closes to others.
+// userDir returns a folder that all processes of this user share, whatever their
+// environment is, and that Windows closes to other users.
 func userDir() (string, error) {
 	local, err := windows.KnownFolderPath(windows.FOLDERID_LocalAppData, windows.KF_FLAG_DEFAULT)
 	if err != nil {
