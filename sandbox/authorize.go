@@ -58,7 +58,7 @@ func (s *Server) authorize(w http.ResponseWriter, r *http.Request) {
 	registered, name := c.redirects, c.name
 	s.mu.Unlock()
 	if len(q["redirect_uri"]) != 1 || !redirectAllowed(registered, q.Get("redirect_uri")) {
-		s.errorPage(w, r, http.StatusBadRequest, "invalid_redirect_uri", "Invalid parameter: redirect_uri. The address that the application wants the answer sent to is not one that it has registered.")
+		s.errorPage(w, r, http.StatusBadRequest, "invalid_redirect_uri", "Invalid parameter: redirect_uri. The application has not registered the address to which it wants the answer.")
 		return
 	}
 	p := &pending{client: c, clientName: cmp.Or(name, c.id), redirect: q.Get("redirect_uri"), state: q.Get("state"),

@@ -24,10 +24,10 @@ type server struct {
 	user func(context.Context, mcp.Request) (User, bool)
 }
 
-// MCPServer returns an MCP server over the workspace, which may serve all users
-// at once. user names the account on whose behalf a request is made, for instance
-// from the TokenInfo of req.GetExtra(); both may be nil. It is asked on each tool
-// call, resource and prompt, and false refuses that one.
+// MCPServer returns an MCP server over the workspace. It may serve all users at
+// once. For each tool call, resource and prompt it asks user which account makes the
+// request, for instance from the TokenInfo of req.GetExtra(); both may be nil. If
+// user returns false the request is refused.
 func (w *Workspace) MCPServer(user func(ctx context.Context, req mcp.Request) (User, bool)) *mcp.Server {
 	s := server{mcp.NewServer(
 		&mcp.Implementation{Name: "astravue-sandbox", Title: "Astravue (sandbox)", Version: "1.0.0"},
@@ -75,7 +75,7 @@ func add[In any, Out fmt.Stringer](s server, does mcp.ToolAnnotations, name, des
 	})
 }
 
-// addList adds a tool that pages through the rows of one table. choose says which.
+// addList adds a tool that lists rows of one table in pages. choose selects the rows.
 func addList[T row, In interface{ page() paging }](s server, name, description string, t *table[T], newestFirst bool,
 	choose func(*call, In) (func(T) bool, error)) {
 	add(s, reads, name, description, func(c *call, in In) (list[T], error) {
@@ -197,7 +197,7 @@ var kinds = map[reflect.Type]*jsonschema.Schema{
 	reflect.TypeFor[priority]():  {Type: "string", Enum: []any{"low", "medium", "high", "urgent"}},
 }
 
-// schema infers T's schema. Nothing here is ever null, so nothing says that it may be.
+// schema infers T's schema. It allows null nowhere, since no value is null.
 func schema[T any]() *jsonschema.Schema {
 	s, err := jsonschema.For[T](&jsonschema.ForOptions{TypeSchemas: kinds})
 	if err != nil {

@@ -176,8 +176,8 @@ type paging struct {
 
 func (p paging) page() paging { return p }
 
-// paginate returns the rows of t that match, as p asks. A cursor holds the last
-// row given out, so rows that come or go between two pages shift nothing.
+// paginate returns the page of matching rows that p asks for. A cursor names the
+// last row of a page, so that rows which come or go between two pages shift nothing.
 func paginate[T row](t *table[T], p paging, newestFirst bool, match func(T) bool) (list[T], error) {
 	l := list[T]{Items: []T{}}
 	after := 0
@@ -213,9 +213,9 @@ func paginate[T row](t *table[T], p paging, newestFirst bool, match func(T) bool
 	return l, nil
 }
 
-// API returns the Public API's routes GET /api/v1/projects (limit and cursor as
-// query parameters) and GET /api/v1/projects/{id}. user names the account that
-// makes a request; false is answered with 401 and no challenge.
+// API returns the Public API's routes GET /api/v1/projects (query parameters limit
+// and cursor) and GET /api/v1/projects/{id}. It asks user which account makes a
+// request. If user returns false the answer is 401 without a challenge.
 func (w *Workspace) API(user func(*http.Request) (User, bool)) http.Handler {
 	route := func(f func(*call, *http.Request) (any, int, error)) http.HandlerFunc {
 		return func(rw http.ResponseWriter, r *http.Request) {
