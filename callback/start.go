@@ -15,8 +15,8 @@ type startPage struct {
 	cookie http.Cookie // marks a browser that the page has sent on
 
 	mu       sync.Mutex // guards the following
-	opened   bool       // by the user of this process, or by an unsure owner
-	doubtful bool       // the last to open it was an unsure owner: it may be somebody else
+	opened   bool       // the page has served a browser
+	doubtful bool       // the owner of that browser could not be told: it may be somebody else
 }
 
 // Start returns the address of a page that sends a browser on to target, the authorization URL, and
@@ -30,7 +30,8 @@ type startPage struct {
 // The page serves the user of this process, in any browser and any number of times. It turns other
 // users away. On systems other than Linux, from another network namespace, such as a container's,
 // and through a proxy of root, nobody can tell which user comes. Then
-//   - the page serves one browser, and a second one ends Wait with [ErrOpenedTwice];
+//   - the page serves one browser, and a second one ends Wait with [ErrOpenedTwice]. If the first
+//     one was certainly the person's, the second is only turned away;
 //   - an answer counts only two seconds after it came. Within that time the person's own browser
 //     should have opened the page, and so have shown that another one was first. If it takes
 //     longer, nobody notices.
