@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// A Line stands between the processes that [RunProcesses] starts and the
-// service behind their store, and can be held up.
+// A Line is a proxy between the processes that [RunProcesses] starts and the
+// service behind their store. It can be held up.
 type Line struct {
 	Addr string // where the processes find it
 
@@ -17,8 +17,8 @@ type Line struct {
 	held chan struct{} // closed: what comes is passed on
 }
 
-// NewLine listens on loopback, or with network "unix" in a temporary folder,
-// and passes on whatever comes to address and back, until the test ends.
+// NewLine returns a Line that listens on loopback, or with network "unix" in a
+// temporary folder, and connects each caller with address until the test ends.
 func NewLine(t testing.TB, network, address string) *Line {
 	t.Helper()
 	at := "127.0.0.1:0"
@@ -55,8 +55,8 @@ func NewLine(t testing.TB, network, address string) *Line {
 	return l
 }
 
-// Stall holds up everything, in both directions, until resume is called. Who
-// hangs up meanwhile has said what he has said.
+// Stall holds up both directions until resume is called. If a caller hangs up
+// meanwhile, its bytes still arrive then.
 func (l *Line) Stall() (resume func()) {
 	held := make(chan struct{})
 	l.mu.Lock()

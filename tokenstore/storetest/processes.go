@@ -21,30 +21,31 @@ import (
 	"github.com/astravue/mcp-client-go/tokenstore"
 )
 
-// Processes is what [RunProcesses] needs to know of a store.
+// Processes tells [RunProcesses] about a store. Open is required.
 type Processes struct {
-	// Open opens the store that belongs to dir, an existing folder: the same
-	// store in every process. In a process that RunProcesses has started, no
-	// cleanup that it registers is run.
+	// Open opens the store of dir, an existing folder. All processes that open
+	// one dir share one store. In a process that RunProcesses has started, the
+	// cleanups that Open registers do not run.
 	Open func(t testing.TB, dir string) tokenstore.Store
 
-	// Entries lists the names of all that the store keeps, its locks apart.
-	// If nil, nothing is known of what a crash leaves unreachable.
+	// Entries lists the names of everything that the store keeps, except locks. If
+	// nil, RunProcesses does not test whether a crash leaves anything that can no
+	// longer be reached.
 	Entries func(t testing.TB, dir string) []string
 
-	// Stall makes all that the processes that RunProcesses has started tell
-	// the service behind the store of dir wait, until resume is called: then
-	// it gets there, and so do the answers. This process may wait too, or
-	// not; a [Line] before the service does it. If nil, calls that are given
-	// up are not tested: that is right for a store whose calls, such as those
-	// to a file system, return no sooner than they have been carried out.
+	// Stall holds up everything that processes started by RunProcesses send to the
+	// service behind the store of dir, until resume is called. Then it arrives,
+	// and so do the answers. A [Line] in front of the service does that. This
+	// process may be held up too. If nil, calls that are given up are not tested.
+	// That is right for a store whose calls return only after they were carried
+	// out, such as calls to a file system.
 	Stall func(t testing.TB, dir string) (resume func())
 
-	// Kills is how often a process is killed at each crash point; 0: once.
+	// Kills is how often a process is killed at each crash point. If 0, once.
 	Kills int
 }
 
-// Counts is what [RunProcesses] has done.
+// Counts says how much [RunProcesses] has tested.
 type Counts struct {
 	Killed int // processes
 	Intact int // of these, how often the record was then whole, and the old or the new one
@@ -62,12 +63,14 @@ type orders struct {
 	Late  bool // not to die there, but to say so, and to give up what follows
 }
 
-// RunProcesses tests the store with several processes, some of which die by
-// SIGKILL at each of the crash points that a save and a delete pass, in turn.
-// The processes are this test binary, started with only the calling test to
-// run; there RunProcesses does as it is told and ends the process. So the
-// calling test must reach it by itself, in a subtest too, and what it does
-// before that is done in every process.
+// RunProcesses tests the store with several processes. It kills some of them with
+// SIGKILL, at each crash point of a save and of a delete in turn. Only the stores
+// of this module have crash points.
+//
+// The processes are this test binary, started to run the calling test alone. In
+// them, RunProcesses carries out its part and ends the process. So the calling
+// test must reach RunProcesses in every process, also in a subtest, and each
+// process does what comes before it.
 func RunProcesses(t *testing.T, p Processes) Counts {
 	if text := os.Getenv(childVar); text != "" {
 		var o orders
@@ -221,7 +224,7 @@ func (c cast) child(t testing.TB, o orders) *exec.Cmd {
 	return cmd
 }
 
-// crash runs a child that is to die; died is false if it came to its end.
+// crash runs a child that should die. died is false if it ran to its end.
 func (c cast) crash(t testing.TB, o orders) (died bool) {
 	t.Helper()
 	out, err := c.child(t, o).Output()
@@ -411,7 +414,8 @@ func testKilledSave(t *testing.T, c cast) {
 			if !c.crash(t, orders{Role: "save", Point: point}) {
 				t.Errorf("point %d: the process came to its end", point)
 			}
-			// Whole, and the old or the new one; and so to who holds the lock.
+			// The record is whole, and is the old one or the new one. The next holder of
+			// the lock sees that too.
 			after, err := wholeNumber(get(t, c.store, key))
 			intact := err == nil && (after == before || after == before+1)
 			if !intact {
@@ -479,11 +483,11 @@ func testKilledDelete(t *testing.T, c cast) {
 func testLateSave(t *testing.T, c cast)   { c.late(t, "save") }
 func testLateDelete(t *testing.T, c cast) { c.late(t, "delete") }
 
-// haste is when a call is given up that is not answered.
+// haste is how long a child waits for an answer before it gives up a call.
 const haste = 50 * time.Millisecond
 
-// late has a child give up the call that follows each crash point, in turn, and
-// saves a newer record as soon as that can be done.
+// late makes a child give up the call after each crash point, in turn, and saves a
+// newer record as soon as the store allows it.
 func (c cast) late(t *testing.T, role string) {
 	const older, newer = 1, 3
 	save(t, c.store, key, grant(newer, crashSize))
@@ -514,7 +518,7 @@ func (c cast) late(t *testing.T, role string) {
 		if said() == "true\n" {
 			late++
 		}
-		// Who saves next may have to wait for what was given up.
+		// The next save may have to wait for the call that was given up.
 		next := func(ctx context.Context) error {
 			return c.store.Update(ctx, key, func(ctx context.Context, l *tokenstore.Locked) error {
 				_, err := l.Save(ctx, grant(newer, crashSize))
@@ -563,7 +567,8 @@ func pipes(t testing.TB, cmd *exec.Cmd) (in io.WriteCloser, out *bufio.Reader) {
 	return in, bufio.NewReader(pipe)
 }
 
-// clear keeps what many tests leave in one keychain from making it slow.
+// clear deletes what a test has left. A keychain with the leavings of many tests
+// is slow.
 func (c cast) clear(t testing.TB) {
 	t.Helper()
 	if err := c.store.Delete(t.Context(), key); err != nil {

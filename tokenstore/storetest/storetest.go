@@ -1,9 +1,9 @@
-// Package storetest proves that an implementation of [tokenstore.Store] keeps
-// the contract: [Run] within one process, [RunProcesses] across several, some
-// of which are killed, and some give up calls that finish late.
+// Package storetest tests whether an implementation of [tokenstore.Store] keeps
+// the contract. [Run] does so within one process. [RunProcesses] uses several:
+// some are killed, and some give up calls that finish late.
 //
-// It stores only made-up records. It does not measure, and it does not look
-// for secrets in what a store writes.
+// It stores made-up records only. It does not measure times, and does not look
+// for secrets in the files or rows of a store.
 package storetest
 
 import (
@@ -21,15 +21,15 @@ import (
 	"github.com/astravue/mcp-client-go/tokenstore"
 )
 
-// A Damager is a store that can spoil a record, so that [Run] can see that a
-// spoiled one is noticed and can be deleted. Embed a Store to make one.
+// A Damager is a store that can damage a record. With it, [Run] tests that a
+// damaged record is noticed and can be deleted. Embed a Store to make one.
 type Damager interface {
-	// Damage alters what is stored under key, which holds a record.
+	// Damage alters the record under key.
 	Damage(t testing.TB, key tokenstore.Key)
 }
 
-// Run tests the stores that newStore makes. Each must be empty; several exist
-// at a time, and each is used from several goroutines.
+// Run tests the stores that newStore returns. Each must be empty. Several exist at
+// a time, and several goroutines use each.
 func Run(t *testing.T, newStore func(t testing.TB) tokenstore.Store) {
 	for _, test := range []struct {
 		name string
@@ -58,13 +58,13 @@ func Run(t *testing.T, newStore func(t testing.TB) tokenstore.Store) {
 	}
 }
 
-// patience is how long something that must happen may take on a busy machine.
+// patience is how long a busy machine may take for an event that must come.
 const patience = 20 * time.Second
 
 var key = tokenstore.GrantKey("https://api.example.com/mcp", "work")
 
-// grant is the n-th record of a kind, with tokens of about size bytes, which
-// wholeNumber recognises.
+// grant returns the n-th grant of a kind, with tokens of about size bytes.
+// wholeNumber recognises it.
 func grant(n, size int) tokenstore.Record {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC).Add(time.Duration(n) * time.Second)
 	return tokenstore.Record{Grant: &tokenstore.Grant{
@@ -96,8 +96,8 @@ func token(n, size int) tokenstore.Secret {
 	return tokenstore.NewSecret(strings.Repeat(unit, max(1, size/len(unit))))
 }
 
-// wholeNumber returns the n that r is the grant of, or an error if r is not
-// one grant but a mixture.
+// wholeNumber returns the n of the grant r, or an error if r is a mixture of
+// several grants.
 func wholeNumber(r tokenstore.Record) (int, error) {
 	if r.Grant == nil {
 		return 0, errors.New("not a grant")
@@ -115,7 +115,7 @@ func wholeNumber(r tokenstore.Record) (int, error) {
 	return n, nil
 }
 
-// equal compares records but for their generations.
+// equal compares two records without their generations.
 func equal(a, b tokenstore.Record) bool {
 	a.Generation, b.Generation = "", ""
 	return reflect.DeepEqual(a, b)
@@ -148,7 +148,7 @@ func wantNone(t testing.TB, s tokenstore.Store, key tokenstore.Key) {
 	}
 }
 
-// add saves the grant after the one that is there.
+// add saves the grant that follows the stored one.
 func add(ctx context.Context, s tokenstore.Store, key tokenstore.Key, size int) error {
 	return s.Update(ctx, key, func(ctx context.Context, l *tokenstore.Locked) error {
 		n := 0
