@@ -66,8 +66,8 @@ func (f *File) open(ctx context.Context, dir string, mayMake bool) (*age.X25519I
 	return identity, nil
 }
 
-// load reads the identity. If Passphrase seals it, the folder is fresh and it may,
-// it makes the identity.
+// load returns the identity from the one place that is given. If Passphrase is
+// and the folder is fresh, it makes the identity if it may.
 func (f *File) load(ctx context.Context, dir string, fresh, mayMake bool) (*age.X25519Identity, error) {
 	given := 0
 	for _, is := range []bool{!f.Identity.IsZero(), f.IdentityFile != "", f.Passphrase != nil} {
@@ -90,12 +90,17 @@ func (f *File) load(ctx context.Context, dir string, fresh, mayMake bool) (*age.
 		}
 		return parseIdentity([]byte(data.Reveal()))
 	}
+	return f.loadSealed(ctx, dir, fresh, mayMake)
+}
 
+// loadSealed opens the identity in the folder with the passphrase. If there is
+// none and the folder is fresh, it makes one if it may.
+func (f *File) loadSealed(ctx context.Context, dir string, fresh, mayMake bool) (*age.X25519Identity, error) {
 	path, print := filepath.Join(dir, sealedIdentity), filepath.Join(dir, fingerprint)
 	sealed, err := readFile(path)
 	create := errors.Is(err, fs.ErrNotExist)
 	switch {
-	case create && !fresh:
+	case create && !fresh: // a new identity would not open the records that are there
 		return nil, &FileError{
 			Path: path, Why: "is missing: the folder was sealed with an identity that is kept elsewhere, or what it holds is lost",
 			Mend: []string{"rm", print}, Err: ErrWrongIdentity,
@@ -105,7 +110,7 @@ func (f *File) load(ctx context.Context, dir string, fresh, mayMake bool) (*age.
 	case err != nil && !create:
 		return nil, err
 	}
-	if !f.asked {
+	if !f.asked { // a person is asked once, and a wrong answer is not asked for again
 		passphrase, err := f.Passphrase(ctx, create)
 		if err != nil && ctx.Err() != nil {
 			return nil, err // nobody has answered: ask again
