@@ -8,7 +8,7 @@ import (
 	"syscall"
 )
 
-// What package syscall does not name of linux/sock_diag.h, linux/inet_diag.h and net/tcp_states.h.
+// Names of linux/sock_diag.h, linux/inet_diag.h and net/tcp_states.h that package syscall lacks.
 const (
 	netlinkSockDiag  = 4
 	sockDiagByFamily = 20
@@ -20,9 +20,9 @@ const (
 
 var errNoAnswer = errors.New("the kernel does not say")
 
-// holder asks the kernel, by sock_diag(7), who holds the socket at local that is connected to
-// remote. It fails if nobody does, and on a system that answers no such question. The
-// answer takes microseconds, where the table of all sockets takes milliseconds.
+// holder returns the user of the socket at local that is connected to remote. It asks the kernel by
+// sock_diag(7). It returns an error if no process holds the socket, and on systems without
+// sock_diag. The answer takes microseconds; the table of all sockets takes milliseconds.
 func holder(local, remote netip.AddrPort) (uid int, err error) {
 	fd, err := syscall.Socket(syscall.AF_NETLINK, syscall.SOCK_RAW|syscall.SOCK_CLOEXEC, netlinkSockDiag)
 	if err != nil {
@@ -33,7 +33,7 @@ func holder(local, remote netip.AddrPort) (uid int, err error) {
 		return 0, err
 	}
 	answer := make([]byte, 4096)
-	// The kernel has answered when Sendto returns.
+	// The answer is there when Sendto returns.
 	n, from, err := syscall.Recvfrom(fd, answer, syscall.MSG_DONTWAIT)
 	if err != nil {
 		return 0, err
@@ -59,7 +59,7 @@ func diagRequest(local, remote netip.AddrPort) []byte {
 	b = binary.NativeEndian.AppendUint32(b, ^uint32(0)) // in any state
 	b = appendEnds(b, local, remote)
 	b = append(b, make([]byte, 4)...)                        // of any interface
-	return append(b, 255, 255, 255, 255, 255, 255, 255, 255) // whatever its cookie
+	return append(b, 255, 255, 255, 255, 255, 255, 255, 255) // with any cookie
 }
 
 // appendEnds appends the ports and addresses of an inet_diag_sockid.
@@ -73,8 +73,8 @@ func appendEnds(b []byte, local, remote netip.AddrPort) []byte {
 	return b
 }
 
-// parseHolder reads the answer: a socket that is connected so, and that somebody holds. A
-// listener at local would be the next best to the kernel.
+// parseHolder returns the user in the answer. The socket must have exactly these ends and a holder: if
+// the kernel finds no such socket it answers with a listener at local.
 func parseHolder(answer []byte, local, remote netip.AddrPort) (uid int, err error) {
 	const (
 		header = syscall.NLMSG_HDRLEN

@@ -23,7 +23,8 @@ const (
 )
 
 // ownerOf returns the owner of the socket at remote, which is connected to our socket at local. Both
-// are an address and a port. It reads the kernel's table of sockets.
+// are an address and a port. It asks the kernel for that one socket first, which is fast. Only if the
+// kernel does not name a holder, it reads the table of all sockets to find out why.
 //
 // The table's user counts only while a process holds the socket: only then the socket has an inode.
 // For a closed socket the user reads as 0, which would be root. A socket that was closed with a
@@ -38,7 +39,6 @@ func ownerOf(local, remote string) owner {
 	if err != nil {
 		return unsure
 	}
-	// One socket is quickly found. The table decides what it means that it is not.
 	if uid, err := holder(there, here); err == nil {
 		return ownerNamed(uid)
 	}

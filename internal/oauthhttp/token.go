@@ -129,8 +129,8 @@ const maxLife = 10 * 365 * 24 * time.Hour
 // endpoint and reads the answer (RFC 6749 §3.2, §5). The request is sent at
 // most once, no redirect is followed, and an answer of more than 1 MiB is an
 // error. A 2xx with a readable access token succeeds, whatever else is odd about
-// it. Two kinds fail all the same, as [Unknown]: JSON with doubled names, and a
-// token_type other than Bearer.
+// it, with two exceptions. JSON with doubled names, and a token_type other than
+// Bearer, are errors with the outcome [Unknown].
 //
 // Without a deadline in ctx it takes at most 30 s. If hc is nil, a shared
 // [NewClient]("") sends. Every error is a *TokenError.
