@@ -230,8 +230,8 @@ func (f *flight) underLock(ctx context.Context, l *tokenstore.Locked, seen strin
 		if moved {
 			f.report(next.grant, outcomeAdopted, nil)
 		}
-		// Under the lock held is stored without comparing: a grant that this process
-		// has adopted meanwhile was saved before the second reading.
+		// No CompareAndSwap: a grant that this process adopts meanwhile was saved
+		// before this flight had the lock, so the second reading has seen it.
 		f.held.Store(next.settled(now))
 		return next.access, nil
 	}
