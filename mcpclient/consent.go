@@ -51,11 +51,12 @@ func (f *flow) warnUnlisted(cfg *discovery.Configuration, opts *LoginOptions) {
 	}
 }
 
-// askFirst decides whether the user is asked for consent, whatever the
-// authorization server remembers. A client that serves other servers too asks,
-// unless a grant of this very server is stored that came by that client. It does
-// not ask where the server has refused to, for this very request.
-func (f *flow) askFirst(ctx context.Context, cfg *discovery.Configuration, cl *oauthClient, scopes []string, prior *tokenstore.Grant, opts *LoginOptions) error {
+// decideConsent sets cl.consent, whether the user is asked for consent whatever the
+// authorization server remembers. A client that serves other servers too asks: what
+// the user has allowed another server would otherwise do for this one, without a
+// page. It does not ask if a grant of this very server is stored that came by that
+// client, nor if this very request was refused because of the question.
+func (f *flow) decideConsent(ctx context.Context, cfg *discovery.Configuration, cl *oauthClient, scopes []string, prior *tokenstore.Grant, opts *LoginOptions) error {
 	if !cl.shared || prior != nil && prior.Issuer == cfg.Issuer && prior.ClientID == cl.auth.ID {
 		return nil
 	}
@@ -65,21 +66,22 @@ func (f *flow) askFirst(ctx context.Context, cfg *discovery.Configuration, cl *o
 	}
 	// The server names scopes and resource, and either may be the reason of a
 	// refusal. So a refusal is remembered of the one request alone: a server could
-	// otherwise have the question dropped for the next one.
+	// otherwise provoke one, and have the question dropped for the next request.
 	sum := sha256.Sum256(fmt.Appendf(nil, "%q", slices.Concat([]string{f.serverURL, cfg.AuthorizationServer.AuthorizationEndpoint, cfg.Resource}, scopes)))
-	cl.request = hex.EncodeToString(sum[:16])
+	cl.requestHash = hex.EncodeToString(sum[:16])
 	refused := false
 	err := f.store.Update(ctx, consentKey(cfg.Issuer, cl.auth.ID), func(ctx context.Context, l *tokenstore.Locked) error {
+		// The note is a mark without a record: Generation is the request's hash.
 		m, err := l.Mark(ctx)
 		age := clock.Now().Sub(m.At)
-		refused = m.Generation == cl.request && age >= 0 && age < refusalLasts
+		refused = m.Generation == cl.requestHash && age >= 0 && age < refusalLasts
 		return err
 	})
 	if err != nil {
 		return at(StepAuthorize, err)
 	}
 	if refused {
-		cl.consent, cl.request = false, ""
+		cl.consent, cl.requestHash = false, ""
 		f.warn(StepAuthorize, opts, fmt.Errorf("%w: what you allowed client %s for another server may be enough for a token for %s, and no page asks", ErrConsentNotAsked, text.Quote(cl.auth.ID), f.server.Host))
 	}
 	return nil
@@ -94,12 +96,12 @@ func consentKey(issuer, clientID string) tokenstore.Key {
 // request that can go without.
 func (p *PendingLogin) consentRefused(err error) bool {
 	ae := new(authcode.AuthorizationError)
-	return p.v.Request != "" && errors.As(err, &ae) && ae.Code == "invalid_request"
+	return p.v.RequestHash != "" && errors.As(err, &ae) && ae.Code == "invalid_request"
 }
 
 // noteRefusal remembers that p's request was refused, for the next try of it.
 func (f *flow) noteRefusal(ctx context.Context, p *PendingLogin) error {
 	return f.store.Update(ctx, consentKey(p.v.Issuer, p.v.ClientID), func(ctx context.Context, l *tokenstore.Locked) error {
-		return l.SetMark(ctx, tokenstore.Mark{Generation: p.v.Request, At: clock.Now()})
+		return l.SetMark(ctx, tokenstore.Mark{Generation: p.v.RequestHash, At: clock.Now()})
 	})
 }

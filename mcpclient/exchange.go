@@ -21,8 +21,8 @@ import (
 const (
 	offlineAccess = "offline_access" // OpenID Connect Core §11
 
-	// saveTimeout is how long a failed save of a sign-in is tried again, as that
-	// of a refresh is: the code is spent, and the person has done their part.
+	// saveTimeout is how long a failed save of a sign-in is tried again, as long as
+	// that of a refresh: the code is spent, and the person has done their part.
 	saveTimeout = 8 * time.Second
 )
 
@@ -38,10 +38,12 @@ func (f *flow) scopesFor(cfg *discovery.Configuration, want signInRequest, prior
 	if !chosen {
 		scopes = cfg.Scopes
 	}
-	// A person who signs in with scopes of their own choice may want fewer than
-	// before.
+	// Otherwise each step-up would lose the scopes of the one before. A person who
+	// signs in with scopes of their own choice may want fewer than before.
 	if prior != nil && prior.Issuer == cfg.Issuer && (want.login == nil || !chosen) {
 		scopes = union(scopes, prior.ScopesRequested)
+		// A person who signs in anew may want a grant that ends with the browser's
+		// session, and has to ask for offline_access again.
 		offline = offline || want.login == nil && slices.Contains(prior.ScopesRequested, offlineAccess)
 	}
 	scopes = without(union(scopes, want.scopes), offlineAccess)
@@ -72,8 +74,10 @@ func without(scopes []string, scope string) []string {
 	return slices.DeleteFunc(slices.Clone(scopes), func(s string) bool { return s == scope })
 }
 
-// authorize takes steps 2 and 4. It returns what is kept until the callback, and
-// the authorization URL.
+// authorize takes steps 2 and 4. It returns the pending sign-in, which is kept until
+// the callback, and the authorization URL. The pending sign-in has all that finish
+// needs, endpoints included: in a web application another process may finish, and
+// metadata that is fetched again there could lead the code to another server.
 func (f *flow) authorize(cfg *discovery.Configuration, cl *oauthClient, scopes []string) (*PendingLogin, string, error) {
 	verifier, state := pkce.New(), authcode.NewState()
 	r := authcode.Request{
@@ -96,7 +100,7 @@ func (f *flow) authorize(cfg *discovery.Configuration, cl *oauthClient, scopes [
 		Issuer: cfg.Issuer, IssuerUnlisted: cfg.IssuerUnlisted, IssSupported: cfg.AuthorizationServer.AuthorizationResponseIssParameterSupported,
 		TokenEndpoint: cfg.AuthorizationServer.TokenEndpoint, RevocationEndpoint: cfg.AuthorizationServer.RevocationEndpoint,
 		ClientID: cl.auth.ID, AuthMethod: cl.auth.Method, Registration: cl.registration,
-		RedirectURI: cl.redirect, Resource: cfg.Resource, Scopes: scopes, Request: cl.request,
+		RedirectURI: cl.redirect, Resource: cfg.Resource, Scopes: scopes, RequestHash: cl.requestHash,
 	}}, address, nil
 }
 
@@ -116,12 +120,14 @@ func (f *flow) prompt(consent bool) string {
 	return ""
 }
 
-// finish takes steps 5 and 6 with the client's secret and the parameters of a
-// callback: it checks them, exchanges the code and keeps the grant. Once the code
-// is sent, the end of ctx no longer stops it: the tokens would be lost.
-func (f *flow) finish(ctx context.Context, p *PendingLogin, secret tokenstore.Secret, callback url.Values) (*refresh.Access, error) {
+// finish takes steps 5 and 6 with the client's secret and answer, the parameters of
+// a callback: it checks them, exchanges the code and keeps the grant. Once the code
+// is sent, the end of ctx no longer stops it: the tokens would be lost. The error of
+// an answer that belongs to another sign-in wraps [authcode.ErrState], and p is still
+// good then.
+func (f *flow) finish(ctx context.Context, p *PendingLogin, secret tokenstore.Secret, answer url.Values) (*refresh.Access, error) {
 	check := authcode.Check{State: p.v.State, Issuer: p.v.Issuer, IssSupported: p.v.IssSupported}
-	code, err := check.Code(callback)
+	code, err := check.Code(answer)
 	if err != nil {
 		if p.consentRefused(err) {
 			if noteErr := f.noteRefusal(ctx, p); noteErr != nil {
@@ -173,6 +179,7 @@ func (f *flow) exchange(ctx context.Context, p *PendingLogin, secret, code token
 		Issuer: p.v.Issuer, IssuerUnlisted: p.v.IssuerUnlisted, TokenEndpoint: p.v.TokenEndpoint, RevocationEndpoint: p.v.RevocationEndpoint,
 		ClientID: p.v.ClientID, ClientSecret: secret, AuthMethod: p.v.AuthMethod, Registration: p.v.Registration,
 		Resource: p.v.Resource, ScopesRequested: p.v.Scopes, ScopesGranted: p.v.Scopes,
+		// A token's life is counted from the request: its answer may have taken long.
 		AccessToken: t.AccessToken, ObtainedAt: t.RequestedAt, ExpiresAt: t.ExpiresAt,
 		RefreshToken: t.RefreshToken, RefreshExpiresAt: t.RefreshExpiresAt, RefreshForever: t.RefreshForever,
 	}
@@ -182,7 +189,8 @@ func (f *flow) exchange(ctx context.Context, p *PendingLogin, secret, code token
 	return g, nil
 }
 
-// save saves a grant, and returns the generation of the record.
+// save saves a grant over the older one, and returns the generation of the record.
+// It tries again for saveTimeout.
 func (f *flow) save(ctx context.Context, g *tokenstore.Grant) (generation string, err error) {
 	err = retry.For(saveTimeout, func() error {
 		return f.store.Update(ctx, f.key, func(ctx context.Context, l *tokenstore.Locked) error {
@@ -192,7 +200,8 @@ func (f *flow) save(ctx context.Context, g *tokenstore.Grant) (generation string
 			}
 			generation = saved
 			// The mark is about refreshes of the older grant. If it stays, that
-			// does no harm: it names the older generation.
+			// does no harm: it names the older generation. NewIssuerAt in it is
+			// about sign-ins, and stays: see [flow.mayMove].
 			if mark, err := l.Mark(ctx); err == nil {
 				_ = l.SetMark(ctx, tokenstore.Mark{NewIssuerAt: mark.NewIssuerAt})
 			}

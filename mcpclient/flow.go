@@ -20,28 +20,32 @@ import (
 )
 
 // A flow takes the steps 1 to 6 of the documented flow. It keeps nothing between
-// two sign-ins but what is in the store.
+// two sign-ins but what is in the store. So any number of sign-ins may use it at
+// once, and the locks in the store keep them apart.
 type flow struct {
 	*settings
-	source *refresh.Source // that is given the new grant
+	source *refresh.Source // takes over the new grant
 }
 
-// A signInRequest says what a sign-in is for.
+// A signInRequest says what a sign-in is for. It comes from a refused request, or
+// from Login.
 type signInRequest struct {
 	challenge    discovery.Challenge
 	cfg          *discovery.Configuration // nil: to be discovered
-	scopes       []string                 // to ask for besides the usual ones
+	scopes       []string                 // to ask for in addition to those of scopesFor
 	refusedToken *refresh.Access          // the token that does not serve; nil if there was none
 
 	login  *LoginOptions // not nil: a person asked for it
-	before string        // with login: the SignIn of the grant at that time
+	before string        // with login: SignIn of the grant that was stored then; "": there was none
 }
 
-// LoginOptions are for programs with a terminal. nil is right for all others.
+// LoginOptions are for programs with a terminal. nil is right for all others. A
+// Login that takes the result of another sign-in does not use them. The functions are
+// called one at a time, from a goroutine of the sign-in's own.
 type LoginOptions struct {
 	// Pasted yields addresses that a person pastes: where a browser on another
 	// computer, or a private window, ended up. They are raced with the callback.
-	// If nil, nothing can be pasted.
+	// If nil or closed, nothing can be pasted.
 	Pasted <-chan string
 	// OnIgnored, if not nil, is told of each pasted address that could not
 	// be used; the wait goes on.
@@ -52,8 +56,11 @@ type LoginOptions struct {
 }
 
 // underLock signs in under the lock that makes it one sign-in per account, or
-// takes what another process has got meanwhile. shown says that a page was shown
-// to a person.
+// takes what another process has got while this one waited for the lock. shown
+// says that a page was shown to a person.
+//
+// The lock is not that of the grant. So calls in other processes go on, and refresh,
+// while a person takes five minutes.
 func (f *flow) underLock(ctx context.Context, want signInRequest) (access *refresh.Access, shown bool, err error) {
 	err = f.store.Update(ctx, f.key.SignIn(), func(ctx context.Context, _ *tokenstore.Locked) error {
 		stored, err := f.stored(ctx)
@@ -65,11 +72,14 @@ func (f *flow) underLock(ctx context.Context, want signInRequest) (access *refre
 			if access, err = f.source.Access(ctx); !errors.Is(err, ErrLoginRequired) {
 				return err
 			}
+			// It had expired, and its refresh was refused.
 		}
 		access, shown, err = f.throughBrowser(ctx, want, stored.Grant)
 		return err
 	})
-	// Only the lock of this very Update is the sign-in's: one inside comes wrapped.
+	// A timeout of this very Update comes as it is, and means that another process
+	// signs in. One from within, such as that of the registration's lock, comes
+	// wrapped, and is another matter. So errors.As would not do here.
 	if _, outer := err.(*tokenstore.LockTimeoutError); outer {
 		err = at(StepCallback, fmt.Errorf("wait for a sign-in to the same account: %w", err))
 	}
@@ -85,6 +95,8 @@ func (f *flow) suffices(g *tokenstore.Grant, want signInRequest) bool {
 	if want.login != nil {
 		return g.SignIn != want.before // somebody has signed in since
 	}
+	// A server may grant less than was requested. To request it once more would
+	// yield no more, so the scopes granted do not matter.
 	for _, scope := range want.scopes {
 		if !slices.Contains(g.ScopesRequested, scope) {
 			return false
@@ -103,6 +115,8 @@ func (f *flow) throughBrowser(ctx context.Context, want signInRequest, prior *to
 			return nil, false, err
 		}
 	}
+	// When nobody asked for the sign-in, the server alone decides where the person
+	// is sent. A person who asked may go anywhere.
 	if want.login == nil && prior != nil {
 		if err := f.mayMove(ctx, prior.Issuer, cfg.Issuer); err != nil {
 			return nil, false, at(StepAuthorize, err)
@@ -121,14 +135,15 @@ func (f *flow) throughBrowser(ctx context.Context, want signInRequest, prior *to
 		if again || !p.consentRefused(err) {
 			return access, shown, err
 		}
-		// The refusal is remembered now: the second request goes without
+		// finish has remembered the refusal. So the second request goes without
 		// prompt=consent.
 	}
 }
 
-// begin takes steps 2 to 4. It gets a client from the function client, and returns
-// it with what is kept until the callback and the authorization URL. A client of
-// an earlier day that the server no longer knows is replaced, once.
+// begin takes steps 2 to 4. It gets a client from the function client: a browser on
+// this computer and a web application differ in that alone. It returns the client,
+// the pending sign-in, and the authorization URL. If the server no longer knows a
+// client of an earlier sign-in, it is replaced, once.
 func (f *flow) begin(ctx context.Context, cfg *discovery.Configuration, scopes []string, prior *tokenstore.Grant, opts *LoginOptions, client func() (*oauthClient, error)) (*oauthClient, *PendingLogin, string, error) {
 	for anew := false; ; anew = true {
 		cl, err := client()
@@ -137,12 +152,13 @@ func (f *flow) begin(ctx context.Context, cfg *discovery.Configuration, scopes [
 		}
 		var p *PendingLogin
 		var address string
-		if err = f.askFirst(ctx, cfg, cl, scopes, prior, opts); err == nil {
+		if err = f.decideConsent(ctx, cfg, cl, scopes, prior, opts); err == nil {
 			p, address, err = f.authorize(cfg, cl, scopes)
 		}
 		if err == nil && (anew || !cl.reused || !f.turnsAway(ctx, address)) {
 			return cl, p, address, nil
 		}
+		// Failed, or turned away: the next client binds the callback address anew.
 		if cl.listener != nil {
 			_ = cl.listener.Close()
 		}
@@ -161,7 +177,7 @@ func (f *flow) browse(ctx context.Context, cl *oauthClient, p *PendingLogin, add
 	defer cl.listener.Close()
 	start := time.Now()
 	opening, cancel := context.WithCancel(ctx)
-	defer cancel()
+	defer cancel() // the sign-in is over: a late error of the browser is no news
 	page := cl.listener.Start(address)
 	go f.open(opening, address, page, p.v.State)
 	var pasted <-chan string
@@ -199,8 +215,9 @@ func (f *flow) browse(ctx context.Context, cl *oauthClient, p *PendingLogin, add
 	return access, nil
 }
 
-// open shows the authorization URL and opens the browser at page, which leads
-// there. Neither error ends the sign-in: a person may still open the URL.
+// open shows the authorization URL and opens the browser at page, the listener's
+// own, which gives the browser a cookie and leads there. Neither error ends the
+// sign-in: a person may still open the URL.
 func (f *flow) open(ctx context.Context, address, page string, state tokenstore.Secret) {
 	told := func(err error) {
 		if err == nil || ctx.Err() != nil {

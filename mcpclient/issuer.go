@@ -8,8 +8,9 @@ import (
 	"github.com/astravue/mcp-client-go/tokenstore"
 )
 
-// moveEvery is how often a sign-in that nobody asked for may go to another
-// issuer than the grant's.
+// moveEvery is how often a sign-in that nobody asked for may go to another issuer
+// than the grant's. A server may move once. One that names a new issuer each time
+// would have the user look at whatever pages it likes.
 const moveEvery = 24 * time.Hour
 
 // mayMove returns an [IssuerChangedError] if a sign-in at the issuer to, in place
@@ -18,7 +19,7 @@ const moveEvery = 24 * time.Hour
 // before a browser opens: the page that the browser shows may never end.
 func (f *flow) mayMove(ctx context.Context, from, to string) error {
 	if from == to || f.issuer != "" {
-		return nil // the server has no say in it
+		return nil // the server has not led the user anywhere
 	}
 	return f.store.Update(ctx, f.key, func(ctx context.Context, l *tokenstore.Locked) error {
 		mark, err := l.Mark(ctx)
@@ -26,7 +27,7 @@ func (f *flow) mayMove(ctx context.Context, from, to string) error {
 			return err
 		}
 		now := clock.Now()
-		if now.Sub(mark.NewIssuerAt).Abs() < moveEvery {
+		if now.Sub(mark.NewIssuerAt).Abs() < moveEvery { // Abs: the clock may have been set back
 			return &IssuerChangedError{Issuer: from, Named: to}
 		}
 		mark.NewIssuerAt = now

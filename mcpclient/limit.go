@@ -43,7 +43,8 @@ func (e *RegistrationLimitError) Error() string {
 func (f *flow) withinLimit(ctx context.Context, issuer string, register func(context.Context) error) error {
 	key := tokenstore.Key(fmt.Sprintf("%q %q", "registrations", issuer))
 	return f.store.Update(ctx, key, func(ctx context.Context, l *tokenstore.Locked) error {
-		// The count is kept in a mark without a record: At is when it began.
+		// The count is kept in a mark without a record: At is when it began, and
+		// Tries is the count.
 		count, err := l.Mark(ctx)
 		if err != nil {
 			return err

@@ -42,7 +42,7 @@ type pendingLogin struct {
 	RedirectURI        string         `json:"redirect_uri"`
 	Resource           string         `json:"resource,omitempty"`
 	Scopes             []string       `json:"scopes,omitempty"`
-	Request            string         `json:"request,omitempty"` // see oauthClient.request
+	RequestHash        string         `json:"request,omitempty"` // see oauthClient.requestHash
 
 	State    tokenstore.Secret `json:"-"`
 	Verifier tokenstore.Secret `json:"-"`
@@ -105,14 +105,16 @@ func (f *flow) checkPending(p *PendingLogin) error {
 	if p.v.Key != f.key {
 		return fmt.Errorf("%w: it is another user's", ErrPendingLogin)
 	}
+	// Another computer may have begun it, and its clock may be a little ahead.
 	if age := clock.Now().Sub(p.v.Started); age > pendingLife || age < -time.Minute {
 		return fmt.Errorf("%w: it is %s old", ErrPendingLogin, age.Round(time.Second))
 	}
 	return nil
 }
 
-// secretFor returns the secret of p's client. p does not carry it: a registered
-// client's secret stays in the store.
+// secretFor returns the secret of p's client; the zero secret if it has none. p does
+// not carry the secret: p goes through the user's browser, sealed, and the secret
+// serves all users.
 func (f *flow) secretFor(ctx context.Context, p *PendingLogin) (tokenstore.Secret, error) {
 	if p.v.Registration == "" {
 		return f.registration.ClientSecret, nil

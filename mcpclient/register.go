@@ -40,17 +40,18 @@ type oauthClient struct {
 	registration tokenstore.Key // "" unless the client was registered dynamically
 	redirect     string
 	listener     *callback.Listener // nil for a web application
-	reused       bool               // it was registered on an earlier day
+	reused       bool               // it was registered for an earlier sign-in: the server may have dropped it
 	shared       bool               // it serves other servers too
 
-	consent bool   // the user is to be asked for consent in any case
-	request string // with consent: what the request is known by, see [flow.askFirst]
+	// Set by [flow.decideConsent].
+	consent     bool   // the user is to be asked for consent in any case
+	requestHash string // of a request that may go without consent if that is refused; "": it may not
 }
 
 // loopbackClient takes step 3, in the specification's order: a client registered
 // beforehand, a client-ID metadata document, dynamic registration. It returns
-// with a listener at the callback address: that has to be free before it is
-// registered.
+// with a listener at the callback address: only a port that is bound is sure to be
+// free, and the client is registered with the port.
 func (f *flow) loopbackClient(ctx context.Context, cfg *discovery.Configuration, opts *LoginOptions) (*oauthClient, error) {
 	redirect := cmp.Or(f.registration.RedirectURL, defaultRedirect)
 	if u, err := url.Parse(redirect); err == nil && u.Scheme == "https" {
@@ -76,6 +77,8 @@ func (f *flow) loopbackClient(ctx context.Context, cfg *discovery.Configuration,
 				cl.listener, cl.reused = l, true
 				return nil, nil
 			}
+			// The registered port is taken, and no other address is registered. So
+			// the client is replaced by one with another port.
 		}
 		l, err := f.listen(ctx, redirect, opts)
 		if err != nil {
@@ -83,7 +86,8 @@ func (f *flow) loopbackClient(ctx context.Context, cfg *discovery.Configuration,
 		}
 		cl.listener = l
 		if live := l.RedirectURI(); live != redirect {
-			// Not all servers let the port vary: this one is registered with it.
+			// Not all servers let the port vary, so the address with this port is
+			// registered too. It is the one to use.
 			return []string{redirect, live}, nil
 		}
 		return []string{redirect}, nil
@@ -95,6 +99,7 @@ func (f *flow) loopbackClient(ctx context.Context, cfg *discovery.Configuration,
 		return nil, at(StepRegistration, err)
 	}
 	cl.auth = authcode.ClientAuth{ID: r.ClientID, Secret: r.ClientSecret, Method: r.AuthMethod}
+	// Another server of this origin may have had it registered: they share it.
 	cl.redirect, cl.shared = cl.listener.RedirectURI(), r.Server != f.serverURL
 	return cl, nil
 }
@@ -119,7 +124,8 @@ func (f *flow) webClient(ctx context.Context, cfg *discovery.Configuration, redi
 	return cl, nil
 }
 
-// unregistered returns the client that needs no registration, if there is one.
+// unregistered returns the client that needs no dynamic registration, if there is
+// one. All servers of its issuer share it.
 func (f *flow) unregistered(cfg *discovery.Configuration) (authcode.ClientAuth, bool) {
 	r := f.registration
 	switch {
@@ -131,6 +137,7 @@ func (f *flow) unregistered(cfg *discovery.Configuration) (authcode.ClientAuth, 
 	return authcode.ClientAuth{}, false
 }
 
+// authMethod is [Registration.AuthMethod], or what takes its place if it is empty.
 func authMethod(r Registration, cfg *discovery.Configuration) string {
 	methods := cfg.AuthorizationServer.TokenEndpointAuthMethodsSupported
 	switch {
@@ -144,6 +151,8 @@ func authMethod(r Registration, cfg *discovery.Configuration) string {
 	return oauthhttp.AuthPost
 }
 
+// listen binds the callback address. With ShowURL any browser may come back: the
+// one that the person uses never was at the listener's own page for its cookie.
 func (f *flow) listen(ctx context.Context, redirect string, opts *LoginOptions) (*callback.Listener, error) {
 	c := callback.Config{RedirectURI: redirect, Name: f.name, Server: f.server.Hostname(), AnyBrowser: f.showURL != nil}
 	if opts != nil {
@@ -154,9 +163,9 @@ func (f *flow) listen(ctx context.Context, redirect string, opts *LoginOptions) 
 }
 
 // registered returns the stored registration, or makes one. It holds the lock of
-// the record for all of that, so that two processes register one client.
-// redirects gets the stored registration, nil if there is none of use, and
-// returns the addresses to register; nil keeps what is stored.
+// the record for all of that, so that two processes register one client between
+// them. redirects gets the stored registration, nil if there is none of use. It
+// returns the addresses to register, or nil to keep what is stored.
 func (f *flow) registered(ctx context.Context, cfg *discovery.Configuration, key tokenstore.Key, redirects func(old *tokenstore.Registration) ([]string, error)) (*tokenstore.Registration, error) {
 	var r *tokenstore.Registration
 	err := f.store.Update(ctx, key, func(ctx context.Context, l *tokenstore.Locked) error {
@@ -216,7 +225,9 @@ func (f *flow) registrationKey(issuer, redirect string) tokenstore.Key {
 
 // turnsAway reports whether the authorization endpoint does not know the client
 // of this address. It would show the user a page that leads nowhere. So a client
-// of an earlier day is tried before the browser opens.
+// of an earlier sign-in is tried before the browser opens. An endpoint that knows
+// the client answers with a page or a redirect. Whoever gives no clear answer does
+// not turn the client away: a registration is not dropped for an outage.
 func (f *flow) turnsAway(ctx context.Context, address string) bool {
 	ctx, cancel := context.WithTimeout(ctx, f.requestTimeout)
 	defer cancel()
@@ -255,8 +266,8 @@ func (f *flow) clientName() string {
 	return app + " (" + host + ")"
 }
 
-// tail cuts an ASCII string to most bytes, at its beginning: the end of a host
-// says whose it is.
+// tail cuts an ASCII string to at most so many bytes, at its beginning: the end of a
+// host says whose it is.
 func tail(s string, most int) string {
 	const cut = "..."
 	if len(s) <= most {

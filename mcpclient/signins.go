@@ -11,15 +11,15 @@ import (
 )
 
 // signIns lets one sign-in of a client run at a time, for all calls that wait
-// for it. The sign-ins of other clients and processes are kept apart by a lock in
-// the store, see [flow.underLock].
+// for it. A lock in the store keeps it apart from the sign-ins of other clients and
+// processes, see [flow.underLock].
 type signIns struct {
 	*flow
 
 	running sync.WaitGroup // every sign-in, also one that nobody waits for any more
 
 	mu      sync.Mutex    // guards what follows, and the waiters of each sign-in
-	current *sharedSignIn // that others may join
+	current *sharedSignIn // that others may join; nil: none
 	denied  *denial       // the last sign-in, if it failed
 	closed  bool
 }
@@ -45,6 +45,9 @@ type denial struct {
 const denialLasts = time.Minute
 
 // join waits for the sign-in under way, or for a new one, and returns its outcome.
+// want counts only for a new one. A caller who joins and needs more than the other
+// sign-in yields is refused by the server once more, and comes again.
+//
 // A sign-in ends when its last waiter has gone: nobody would want its page.
 func (s *signIns) join(ctx context.Context, want signInRequest) (*refresh.Access, error) {
 	if err := ctx.Err(); err != nil {
@@ -73,7 +76,7 @@ func (s *signIns) start(ctx context.Context, want signInRequest) (*sharedSignIn,
 	if d := s.denied; d != nil && want.login == nil {
 		// A denial never lasts longer than a minute, also if the clock was set
 		// back since.
-		if rest := d.until.Sub(clock.Now()); rest > 0 && rest <= denialLasts {
+		if left := d.until.Sub(clock.Now()); left > 0 && left <= denialLasts {
 			return nil, d.err
 		}
 	}
@@ -107,6 +110,7 @@ func (s *signIns) run(ctx context.Context, shared *sharedSignIn, want signInRequ
 	timed, cancel := context.WithTimeout(ctx, s.signInTimeout)
 	defer cancel()
 	access, shown, err := s.underLock(timed, want)
+	// Whatever the cancellation by close has come to, the caller hears ErrClosed.
 	if err != nil && errors.Is(context.Cause(ctx), ErrClosed) {
 		err = ErrClosed
 	}
@@ -114,6 +118,8 @@ func (s *signIns) run(ctx context.Context, shared *sharedSignIn, want signInRequ
 	s.mu.Lock()
 	if s.current == shared { // otherwise nobody waits for it any more
 		s.current, s.denied = nil, nil
+		// timed may have ended: nobody came back from the page, which is a denial
+		// too. The end of ctx is the caller's doing.
 		if err != nil && shown && ctx.Err() == nil {
 			s.denied = &denial{err, clock.Now().Add(denialLasts)}
 		}
