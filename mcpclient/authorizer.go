@@ -46,6 +46,8 @@ func (a *authorizer) owns(req *http.Request) bool {
 	if req.Host != "" && oauthhttp.Origin(&url.URL{Scheme: req.URL.Scheme, Host: req.Host}) != oauthhttp.Origin(a.server) {
 		return false
 	}
+	// net/http sets Response in a request that follows a redirect. The first request
+	// of the chain is the one that the caller made.
 	first := req
 	for first.Response != nil && first.Response.Request != nil {
 		first = first.Response.Request
@@ -57,14 +59,14 @@ func (a *authorizer) owns(req *http.Request) bool {
 // mostRedirects bounds redirects below the server's address.
 const mostRedirects = 5
 
-// follow is the [http.Client.CheckRedirect] of both clients. A request to the
-// server may not be redirected to another server, which its body is not meant
-// for, nor to where the token may not go. Requests that began elsewhere, and stay
-// there, are no concern of ours.
+// follow is the [http.Client.CheckRedirect] of both clients, that of
+// [Client.HTTPClient] and the SDK's. A request to the server may not be redirected
+// to another server, which its body is not meant for, nor to where the token may not
+// go. Requests that began elsewhere, and stay there, are no concern of ours.
 func (a *authorizer) follow(req *http.Request, via []*http.Request) error {
 	elsewhere := oauthhttp.Origin(req.URL) == oauthhttp.Origin(via[0].URL) && oauthhttp.Origin(req.URL) != oauthhttp.Origin(a.server)
 	if len(via) > mostRedirects || !elsewhere && !a.owns(req) {
-		return http.ErrUseLastResponse
+		return http.ErrUseLastResponse // the caller gets the redirect itself
 	}
 	return nil
 }
@@ -87,17 +89,17 @@ type trip struct {
 	latch *latch
 
 	access *refresh.Access          // to send req with; nil: there is no token
-	stale  *refresh.Access          // in place of access: an expired token that cannot be renewed
+	stale  *refresh.Access          // if access is nil: an expired token that cannot be renewed
 	why    error                    // why there is no token, or no other one
 	to     *discovery.Configuration // the authorization server to sign in at; nil: the announced one
 
-	signedIn  bool
-	steppedUp bool // signed in for more scopes
+	signedIn  bool // for this request
+	steppedUp bool // signed in for more scopes, for this request
 }
 
-// call returns what the request asks for. The request is parsed only when that is
-// needed: most requests of [Client.HTTPClient] are not refused, and a body may be
-// long.
+// call returns what the request asks for. The request is parsed only when somebody
+// wants to know: most requests of [Client.HTTPClient] are not refused, and a body
+// may be long.
 func (t *trip) call() call {
 	if t.asked == nil {
 		c := parseCall(t.req)
@@ -144,21 +146,22 @@ func (a *authorizer) authorized(req *http.Request, asked *call, may mayAsk, latc
 		if err != nil {
 			return nil, err
 		}
-		next := a.after(ctx, t, resp)
-		if next.course == stands {
-			return resp, next.err
+		then := a.after(ctx, t, resp)
+		if then.course == stands {
+			return resp, then.err
 		}
 		oauthhttp.Drain(resp)
-		switch next.course {
+		switch then.course {
 		case fails:
-			return nil, next.err
+			return nil, then.err
 		case resends:
-			t.access = next.access
+			t.access = then.access
 		case signsIn:
-			if t.access, err = a.signIns.join(ctx, next.want); err != nil {
+			if t.access, err = a.signIns.join(ctx, then.want); err != nil {
 				latch.set(ctx, err)
 				return nil, err
 			}
+			// What was found out about the old token says nothing about the new one.
 			t.signedIn, t.why, t.to = true, nil, nil
 		}
 	}
@@ -168,6 +171,11 @@ func (a *authorizer) authorized(req *http.Request, asked *call, may mayAsk, latc
 // findToken looks for a token to send the request with. Without one the request is
 // sent all the same: the server's challenge says what a sign-in needs, and a
 // request that needs no token gets its answer.
+//
+// If it cannot be found out whether there is a token, the request is not sent:
+// a challenge would lead to a sign-in, and the authorization server or the store is
+// only out of order. The exception is a server that has moved away from that
+// authorization server.
 func (a *authorizer) findToken(ctx context.Context, t *trip) error {
 	t.access, t.why = a.source.Access(ctx)
 	if t.why == nil || errors.Is(t.why, ErrLoginRequired) {
@@ -195,7 +203,7 @@ func (a *authorizer) after(ctx context.Context, t *trip, resp *http.Response) ne
 }
 
 // after401 tries, in this order: the token that another process has got
-// meanwhile, a refresh, a sign-in.
+// meanwhile, a refresh, a sign-in. The first two are [refresh.Source.Refused].
 func (a *authorizer) after401(ctx context.Context, t *trip, resp *http.Response) next {
 	challenge := challengeOf(resp, t.access)
 	if !resendable(t.req) {
@@ -207,7 +215,7 @@ func (a *authorizer) after401(ctx context.Context, t *trip, resp *http.Response)
 		case err == nil:
 			return next{course: resends, access: access}
 		case errors.Is(err, ErrLoginRequired):
-			t.why = err
+			t.why = err // no refresh token, or the authorization server refuses it
 		case errors.Is(err, refresh.ErrRefused):
 			// The token is fresh from the authorization server. Either the two
 			// servers do not agree, and a sign-in there yields no better one, or
@@ -250,6 +258,8 @@ func (a *authorizer) after403(ctx context.Context, t *trip, resp *http.Response)
 	if !resendable(t.req) || challenge.Error != "insufficient_scope" || t.access == nil {
 		return next{course: stands, err: forbidden}
 	}
+	// A challenge may name no scopes (RFC 6750 §3). Then a sign-in for the former
+	// ones is all that can be tried.
 	needed := challenge.Scopes()
 	if len(needed) > 0 && len(union(t.access.Scopes, needed)) == len(t.access.Scopes) {
 		forbidden.Scopes = needed // the token has them all: a sign-in yields no more
@@ -268,11 +278,13 @@ func (a *authorizer) after403(ctx context.Context, t *trip, resp *http.Response)
 	return t.signIn(signInRequest{challenge: challenge, cfg: t.to, scopes: scopes, refusedToken: t.access})
 }
 
+// maySignIn reports whether a sign-in may be started for the trip's request.
 func (a *authorizer) maySignIn(ctx context.Context, t *trip) bool {
 	return a.interactive && t.may.allows(ctx, t.call())
 }
 
-// signIn wants a sign-in, unless one has failed during this connection attempt.
+// signIn is the course to a sign-in. If one has failed during this connection
+// attempt, the error of that one is the outcome of this one too.
 func (t *trip) signIn(want signInRequest) next {
 	if err := t.latch.get(); err != nil {
 		return next{course: fails, err: err}
@@ -280,8 +292,8 @@ func (t *trip) signIn(want signInRequest) next {
 	return next{course: signsIn, want: want}
 }
 
-// send sends a copy of req with access, if that is not nil. again says that
-// req's body was sent before: a new copy of the body is sent then.
+// send sends a copy of req with access, or without a token if access is nil. again
+// says that req's body was sent before: a new copy of the body is sent then.
 func (a *authorizer) send(req *http.Request, access *refresh.Access, again bool) (*http.Response, error) {
 	ctx, outcome := oauthhttp.Watch(req.Context())
 	r := req.Clone(ctx)
@@ -291,6 +303,7 @@ func (a *authorizer) send(req *http.Request, access *refresh.Access, again bool)
 			return nil, err
 		}
 	}
+	// A header of the caller's own would hold no token of this grant.
 	r.Header.Del("Authorization")
 	if access != nil {
 		r.Header.Set("Authorization", "Bearer "+access.Token.Reveal())

@@ -28,12 +28,12 @@ type call struct {
 	method    string     // of JSON-RPC
 	wanted    bool       // it is a JSON-RPC call, to be answered
 	id        jsonrpc.ID // of the JSON-RPC message, if it has one
-	operation string     // that step-ups and tool hints are kept for
+	operation string     // that step-ups and tool hints are kept for, such as "tools/call echo"
 	cancels   jsonrpc.ID // the call that is cancelled, if this is a notice of that
 	cursor    string     // of a list: the page that is asked for, "" for the first
 
-	sdkID       jsonrpc.ID // as the SDK knows it; id is another one after a repetition
-	repetitions int
+	sdkID       jsonrpc.ID // as the SDK knows it; a repetition has another id
+	repetitions int        // of the call so far
 }
 
 // awaited reports whether somebody waits for the answer.
@@ -87,7 +87,8 @@ func parseCall(req *http.Request) call {
 			Cancels any    `json:"requestId"`
 		} `json:"params"`
 	}
-	// A method of somebody else's may have params of other types.
+	// A method that is unknown here may have params of other types: the rest is read
+	// all the same.
 	var fault *json.UnmarshalTypeError
 	if err := json.NewDecoder(body).Decode(&msg); err != nil && !errors.As(err, &fault) || msg.Version == "" {
 		return c

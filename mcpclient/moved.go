@@ -22,12 +22,14 @@ import (
 func (a *authorizer) announced(ctx context.Context, c discovery.Challenge, issuer string) (named string, to *discovery.Configuration) {
 	pin := a.issuer
 	if stored, err := a.stored(ctx); err == nil && stored.Grant != nil && stored.Grant.IssuerUnlisted && stored.Grant.Issuer == issuer {
-		pin = issuer // by the client that signed in, if not by this one
+		// A sign-in at an issuer that the server does not name was pinned, perhaps by
+		// another Client than this one.
+		pin = issuer
 	}
 	cfg, err := a.discoverAt(ctx, c, pin)
 	switch {
 	case err != nil:
-		return "", nil
+		return "", nil // nothing is known: no reason to sign in elsewhere
 	case cfg.IssuerUnlisted && cfg.ProtectedResource != nil && len(cfg.ProtectedResource.AuthorizationServers) > 0:
 		return cfg.ProtectedResource.AuthorizationServers[0], nil
 	case pin != "" || cfg.Issuer == issuer:
@@ -38,7 +40,7 @@ func (a *authorizer) announced(ctx context.Context, c discovery.Challenge, issue
 
 const (
 	searchEvery   = time.Minute
-	searchTimeout = 10 * time.Second
+	searchTimeout = 10 * time.Second // a caller waits, and gets its own error otherwise
 )
 
 // moves remembers the last search for another authorization server, so that
@@ -55,8 +57,10 @@ type search struct {
 	to     *discovery.Configuration // nil: no other one, or the search is under way
 }
 
-// begin returns what was found within the last minute. Otherwise it begins a
-// search, and fresh is true.
+// begin returns what was found within the last minute. Otherwise it begins a search,
+// and fresh is true: the caller searches and calls end. Whoever comes meanwhile is
+// told that there is no other server, and does not wait: the search is worth one
+// request's time and not that of all.
 func (m *moves) begin(issuer string, now time.Time) (to *discovery.Configuration, fresh bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -13,8 +13,8 @@ import (
 )
 
 // sentWith returns the token that the request of resp carried: an error in resp
-// must not show it. A transport may not say which request that was. Then the
-// token is the one in use now.
+// must not show it. A transport of the caller's may not say which request that was.
+// Then the token is the one in use now. It returns none if there is no token.
 func (a *authorizer) sentWith(resp *http.Response) (tokens []string) {
 	if resp.Request != nil {
 		if token, ok := strings.CutPrefix(resp.Request.Header.Get("Authorization"), "Bearer "); ok {
@@ -63,6 +63,8 @@ func redactData(data json.RawMessage, tokens []string) json.RawMessage {
 	return redacted
 }
 
+// redactValue returns v, a value that encoding/json has decoded, without the tokens
+// in it. It may change v.
 func redactValue(v any, tokens []string) any {
 	switch v := v.(type) {
 	case string:

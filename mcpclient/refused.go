@@ -40,6 +40,8 @@ func unauthorized(why error) error {
 	if why == nil {
 		why = ErrLoginRequired
 	}
+	// ErrRefused alone says that a token was refused. Here nothing is left to try but
+	// a sign-in.
 	if errors.Is(why, refresh.ErrRefused) {
 		why = fmt.Errorf("%w: %w", ErrLoginRequired, why)
 	}

@@ -15,13 +15,13 @@ type tries struct {
 	generation string // of the last token that did not suffice
 }
 
-// try counts one more and reports whether that is at most most. Requests that
+// try counts one more and reports whether that is within limit. Requests that
 // are refused with the token of one generation share a sign-in, and count once.
-func (u *stepUps) try(operation, generation string, most int) bool {
+func (u *stepUps) try(operation, generation string, limit int) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	// Names come from the caller and not from the server, so this bound is for
-	// a caller that makes up tools.
+	// Operations come from the caller and not from the server. So the bound is for a
+	// caller that makes up tools, and a count that starts anew does no harm.
 	if u.tries == nil || len(u.tries) > 1000 {
 		u.tries = make(map[string]tries)
 	}
@@ -30,9 +30,10 @@ func (u *stepUps) try(operation, generation string, most int) bool {
 		t = tries{t.count + 1, generation}
 		u.tries[operation] = t
 	}
-	return t.count <= most
+	return t.count <= limit
 }
 
+// succeed forgets the count: the token has all that the operation needs.
 func (u *stepUps) succeed(operation string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
