@@ -101,7 +101,8 @@ func isEvents(resp *http.Response) bool {
 	return resp.StatusCode == http.StatusOK && mediaTypeOf(resp) == "text/event-stream"
 }
 
-// whole returns what the SDK gets in place of body, the JSON in resp.
+// whole returns what the SDK gets in place of body, the JSON in resp: body itself, or
+// a copy without the token, with the SDK's ID, or with the list ended.
 func (c *conn) whole(resp *http.Response, body []byte, asked call) ([]byte, error) {
 	w, err := c.bounds.check(body)
 	if err != nil {
@@ -112,8 +113,10 @@ func (c *conn) whole(resp *http.Response, body []byte, asked call) ([]byte, erro
 		return nil, err
 	}
 	r := c.auth.withoutToken(given, resp)
+	// responseTo has made sure that this is an error. Its ID is missing, since the
+	// server could not make out that of the call.
 	if r.ID != asked.id {
-		return nil, r.Error // the server could not make out the ID
+		return nil, r.Error
 	}
 	page, err := c.paged(asked, r, w)
 	if err != nil {
@@ -121,7 +124,7 @@ func (c *conn) whole(resp *http.Response, body []byte, asked call) ([]byte, erro
 	}
 	c.hints.learn(asked, page)
 	if page == given && asked.id == asked.sdkID {
-		return body, nil // nothing has to be written anew
+		return body, nil // as it came
 	}
 	return jsonrpc.EncodeMessage(withID(page, asked.sdkID))
 }

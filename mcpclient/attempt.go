@@ -19,8 +19,8 @@ type attempt struct {
 }
 
 // end ends the attempt. It returns the error for server/discover if that was
-// forbidden: the SDK goes on to initialize then, and knows only the error of
-// that.
+// forbidden. The SDK went on to initialize then, and has only the error of that,
+// which says less about the reason.
 func (a *attempt) end() (forbidden error) {
 	a.latch.release()
 	a.mu.Lock()

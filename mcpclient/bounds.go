@@ -28,12 +28,12 @@ const (
 type weight struct {
 	bytes  int
 	passes int // over all bytes: a byte has as many as levels above it
-	values int // of 80 to 300 bytes of memory each
-	items  int // objects at the level of a list's items
+	values int // each takes 80 to 300 bytes of memory
+	items  int // objects at the level of a list's items, each a decoder of 32 KiB
 }
 
 // within returns an [ErrTooLarge] if w is more than n messages may be, where one
-// message may have so many bytes.
+// message may have so many bytes. The other bounds are in proportion to that one.
 func (w weight) within(bytes, n int) error {
 	for _, bound := range []struct {
 		is, most int
@@ -93,7 +93,8 @@ func weigh(data []byte) (weight, error) {
 	return w, nil
 }
 
-// endOfString returns where the string ends that has begun before i.
+// endOfString returns the index of the quote that ends the string whose content
+// begins at i, or len(data) if it does not end.
 func endOfString(data []byte, i int) int {
 	for quote := -1; ; {
 		// The next quote is searched only when i has passed the last one. A search
@@ -129,6 +130,8 @@ func (b bounds) check(data []byte) (weight, error) {
 	if err != nil || !b.asksUser || len(data) <= mostElicitation {
 		return w, err
 	}
+	// A server asks the user with a request of its own, or within the result of a
+	// call (inputRequests).
 	var msg struct {
 		Method string `json:"method"`
 		Result struct {
@@ -156,8 +159,8 @@ func (b bounds) check(data []byte) (weight, error) {
 
 // excess returns what the SDK gets in place of a message that is more than it may
 // have. In place of a response it is one with why as its error, so that the call
-// ends. In place of a request or notice it is nil: nobody waits for those. ok is
-// false if data does not say which of them it is.
+// ends. In place of a request or notice it is nil: no caller waits for those. ok is
+// false if data does not say which of them it is, or whose response.
 func excess(data []byte, why error) (r *jsonrpc.Response, ok bool) {
 	var msg struct {
 		ID     json.RawMessage `json:"id"`
@@ -170,6 +173,7 @@ func excess(data []byte, why error) (r *jsonrpc.Response, ok bool) {
 		return nil, true
 	}
 	var id any
+	// No ID of the SDK's or of a repetition is as long as that.
 	if len(msg.ID) > 256 || json.Unmarshal(msg.ID, &id) != nil {
 		return nil, false
 	}

@@ -11,7 +11,8 @@ import (
 
 // conn is the transport under one session of the SDK. The SDK ends its session
 // for good when it meets an answer that it cannot take, or a broken stream. So
-// conn gives it answers that it can take, or an error of that one request.
+// conn gives it answers that it can take, or an error of that one request. Between
+// SDK and server there are three ways: POST (post), GET (openStream) and DELETE.
 //
 // Each part of what conn remembers has a type and a mutex of its own: the parts
 // have nothing to do with each other, and no part is locked while a request is
@@ -31,7 +32,7 @@ type conn struct {
 }
 
 func newConn(a *authorizer) *conn {
-	a.signIns.forgive()
+	a.signIns.forgive() // somebody has called Connect, and so wants to try again
 	c := &conn{settings: a.settings, auth: a, bounds: bounds{most: a.maxAnswer, asksUser: a.mcp != nil && a.mcp.ElicitationHandler != nil}}
 	c.session.reviving = make(chan struct{}, 1)
 	return c
@@ -98,7 +99,7 @@ func (c *conn) post(req *http.Request) (*http.Response, error) {
 	case asked.method == "notifications/cancelled" && c.dropsNotice(asked.cancels):
 		closeBody(req)
 		return accepted(req), nil
-	case asked.method == "" && asked.id.IsValid():
+	case asked.method == "" && asked.id.IsValid(): // the answer to a request of the server's
 		defer c.owed.settle(asked.id)
 	case asked.method == "initialize":
 		c.session.keep(req, asked.method)
@@ -122,7 +123,8 @@ func (c *conn) post(req *http.Request) (*http.Response, error) {
 	switch {
 	case err != nil && asked.method == methodSubscribe && passes(err) && req.Context().Err() == nil:
 		// The SDK does not look at this error, and its user would never hear of
-		// a change again. So the SDK gets a stream, which repeats the call.
+		// a change again. So the SDK gets a stream. It is over at once without an
+		// answer, and so repeats the call.
 		return eventAnswer(req, (&stream{conn: c, req: req, asked: asked}).body(http.NoBody)), nil
 	case errors.Is(err, ErrNoAnswer):
 		return c.repeat(req, asked, err)
@@ -150,7 +152,8 @@ func (c *conn) dropsNotice(id jsonrpc.ID) bool {
 
 // ask sends req in the session that the server knows, and returns an answer
 // that the SDK can take. If the server has forgotten the session, ask begins a
-// new one and sends req once more.
+// new one and sends req once more: only once, since a server that forgets a new
+// session at once keeps none.
 func (c *conn) ask(req *http.Request, asked call, may mayAsk) (*http.Response, error) {
 	for revived := false; ; revived = true {
 		r, id := c.session.tag(req)
@@ -172,8 +175,9 @@ func (c *conn) ask(req *http.Request, asked call, may mayAsk) (*http.Response, e
 			}
 		}
 		if err != nil {
-			return nil, stepped(resp, err)
+			return nil, errorOnly(resp, err)
 		}
+		// Without a session a 404 is an answer as any other.
 		if resp.StatusCode != http.StatusNotFound || id == "" || revived {
 			return c.answer(req, asked, resp)
 		}
@@ -192,9 +196,10 @@ func forbids(err error) bool {
 	return errors.As(err, new(*ForbiddenError)) && !errors.Is(err, ErrLoginRequired)
 }
 
-// stepped returns err, which authorized returned together with resp. Where
-// there is an answer it drops that, and the error is one of step 7.
-func stepped(resp *http.Response, err error) error {
+// errorOnly drops resp, which authorized returned together with err, and returns
+// err as an error of step 7. An error without an answer has its step already, or is
+// the network's, which says nothing about a step.
+func errorOnly(resp *http.Response, err error) error {
 	if resp == nil {
 		return err
 	}

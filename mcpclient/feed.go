@@ -61,18 +61,23 @@ type feed struct {
 	req  *http.Request
 	w    io.Writer // to the SDK
 
-	resuming bool    // it is the stream of a call, and ends with the answer
-	call     *stream // that call; an empty one if resuming is false, or the call is not known
+	resuming bool // it is the stream of a call, and ends with the answer
+	// call is that call's stream. If resuming is false, or the call is not known, it
+	// is a stream of no call: its see still screens what the server sends.
+	call *stream
 
-	tried    bool          // the server was asked at least once
-	last     string        // ID of the last event, at which the server is to go on
-	session  string        // that the ID belongs to
+	tried    bool          // the server was asked at least once: session is set
+	last     string        // ID of the last event, at which the server is to go on; "": at any
+	session  string        // of the last try, to which the ID belongs
 	streamed string        // the last session in which the server had a stream
-	retry    time.Duration // between two tries, as the server wants it
-	wait     time.Duration // before the next try, as an answer to this one asks for
+	retry    time.Duration // between two tries, as an event asks for; for good
+	wait     time.Duration // before the next try, as the answer to the last one asks for
 	failures int           // tries in a row without an event
 }
 
+// newFeed returns the feed for a GET of the SDK's. With Last-Event-ID the SDK resumes
+// the stream of a call, usually one that is parked. Otherwise it asks for the
+// standalone stream.
 func (c *conn) newFeed(req *http.Request, w io.Writer) *feed {
 	f := &feed{conn: c, req: req, w: w, last: req.Header.Get(lastEventIDHeader)}
 	f.resuming = f.last != ""
@@ -94,7 +99,8 @@ const (
 )
 
 // run copies events to the SDK until ctx ends or, for the stream of a call,
-// until that is answered or cannot be had any more.
+// until that is answered or cannot be had any more. The standalone stream never ends
+// by itself: the SDK would end its session.
 func (f *feed) run(ctx context.Context) error {
 	for wait := time.Duration(0); ; wait = max(f.wait, f.retry, backoff(f.failures)) {
 		if err := sleep(ctx, wait); err != nil {
@@ -105,7 +111,8 @@ func (f *feed) run(ctx context.Context) error {
 		case fed:
 			f.failures = 0
 		case failed:
-			// A caller waits for the answer: it hears soon that there is none.
+			// A caller waits for the answer of a call, and is not left to wait for
+			// long. Nobody waits for the standalone stream.
 			if f.failures++; f.resuming && (f.failures >= resumeTries || f.wait > backoffMax) {
 				return f.lose(io.EOF)
 			}
@@ -130,7 +137,7 @@ func (f *feed) run(ctx context.Context) error {
 func (f *feed) once(ctx context.Context) (verdict, error) {
 	f.wait = 0
 	r, id := f.conn.session.tag(f.req.Clone(ctx))
-	if f.tried && id != f.session {
+	if f.tried && id != f.session { // a POST or this feed has begun a new one
 		if f.resuming {
 			return lost, io.EOF // the answer went with the session
 		}
@@ -148,9 +155,9 @@ func (f *feed) once(ctx context.Context) (verdict, error) {
 			oauthhttp.Drain(resp)
 		}
 		if errors.Is(err, ErrClosed) || forbids(err) {
-			return quiet, nil
+			return quiet, nil // and will have nothing to say for as long
 		}
-		return failed, nil
+		return failed, nil // the network, or no token: somebody may sign in meanwhile
 	case isEvents(resp):
 		return f.copy(resp)
 	}
@@ -165,6 +172,7 @@ func (f *feed) once(ctx context.Context) (verdict, error) {
 		}
 		return fed, nil
 	}
+	// Not a stream, and not the end of a session.
 	f.wait = oauthhttp.RetryAfter(resp.Header)
 	if resp.StatusCode/100 == 4 && resp.StatusCode != http.StatusTooManyRequests {
 		return quiet, nil // 405 and its like: the server has nothing to say on its own
@@ -172,7 +180,8 @@ func (f *feed) once(ctx context.Context) (verdict, error) {
 	return failed, nil
 }
 
-// copy copies the events of resp to the SDK.
+// copy copies the events of resp to the SDK, until resp ends or the SDK has what it
+// wants. That resp ends is nothing special: servers and proxies end long streams.
 func (f *feed) copy(resp *http.Response) (verdict, error) {
 	defer resp.Body.Close()
 	f.streamed, f.call.from = f.session, resp
@@ -181,7 +190,7 @@ func (f *feed) copy(resp *http.Response) (verdict, error) {
 		e, err := events.next()
 		switch {
 		case errors.Is(err, ErrTooLarge) && f.resuming:
-			return lost, err
+			return lost, err // it may have been the answer, and would come again
 		case errors.Is(err, ErrTooLarge):
 			f.last = "" // or the event would come again
 			return done, nil
@@ -191,7 +200,7 @@ func (f *feed) copy(resp *http.Response) (verdict, error) {
 		done = fed
 		f.call.see(&e)
 		if len(e.raw) == 0 {
-			continue
+			continue // see has taken out all of it
 		}
 		f.last = cmp.Or(e.id, f.last)
 		if e.retry > 0 {
@@ -207,7 +216,8 @@ func (f *feed) copy(resp *http.Response) (verdict, error) {
 }
 
 // nextSession waits until the session is another one. The server had nothing to
-// say in this one, but a POST may begin another.
+// say in this one, but a POST may begin another. It looks twice a minute, and not
+// more: nobody waits for the standalone stream.
 func (f *feed) nextSession(ctx context.Context) error {
 	for live := f.session; live == f.session; _, live = f.conn.session.tag(f.req) {
 		if err := sleep(ctx, backoffMax); err != nil {
@@ -217,8 +227,8 @@ func (f *feed) nextSession(ctx context.Context) error {
 	return nil
 }
 
-// lose ends the stream of a call whose answer cannot be had any more, with what
-// comes in place of that.
+// lose ends the stream of a call whose answer cannot be had any more. If the call is
+// known, it writes first what comes in place of the answer, see [stream.instead].
 func (f *feed) lose(why error) error {
 	if f.call.asked.wanted {
 		instead := f.call.instead(why)
@@ -230,6 +240,7 @@ func (f *feed) lose(why error) error {
 	return io.EOF
 }
 
+// sleep waits for d, or returns the error of ctx if that ends first.
 func sleep(ctx context.Context, d time.Duration) error {
 	select {
 	case <-ctx.Done():

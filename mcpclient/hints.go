@@ -15,6 +15,8 @@ type toolHints struct {
 	repeatable map[string]bool // by [call.operation]
 }
 
+// safe reports whether a call of the tool may be carried out twice. Of a tool that is
+// in no list, nothing is known.
 func (h *toolHints) safe(operation string) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -20,8 +20,9 @@ type owed struct {
 	bytes map[jsonrpc.ID]int
 }
 
-// add takes one more request, and reports whether the SDK may have it. All
-// requests together may have so many bytes; one alone may always wait.
+// add takes one more request, and reports whether the SDK may have it. All requests
+// together may have most bytes; one alone may always wait. A second request with the
+// ID of one that waits is refused, since nobody could tell their answers apart.
 func (o *owed) add(id jsonrpc.ID, bytes, most int) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -39,6 +40,7 @@ func (o *owed) add(id jsonrpc.ID, bytes, most int) bool {
 	return true
 }
 
+// settle forgets a request, which has its answer or never was there.
 func (o *owed) settle(id jsonrpc.ID) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

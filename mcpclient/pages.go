@@ -21,7 +21,7 @@ const (
 	// make each other forget. The SDK may keep a page for as long as the server
 	// says (ttlMs), and the page is remembered for as long.
 	pageLasts = time.Minute
-	longest   = 100 * 365 * 24 * time.Hour
+	longest   = 100 * 365 * 24 * time.Hour // in place of a ttlMs that no time.Duration holds
 )
 
 // cursorHash stands for a cursor, which may be long. The zero value is none.
@@ -42,7 +42,7 @@ type page struct {
 // leads back to the page, so that the list would never end. The error wraps
 // [ErrTooLarge].
 func (p pages) turn(cursor, next string, w weight, ttl time.Duration, most int, now time.Time) (again bool, err error) {
-	if cursor == "" { // a listing begins
+	if cursor == "" { // a listing begins, which is seldom enough to look through all
 		for k, known := range p {
 			if now.After(known.until) {
 				delete(p, k)
@@ -69,6 +69,7 @@ func (p pages) turn(cursor, next string, w weight, ttl time.Duration, most int, 
 	}
 	here.next = to
 	p[this] = here
+	// Another listing may have been at the next page: what follows it stays known.
 	p[to] = page{next: p[to].next, number: here.number + 1, before: all, until: here.until}
 	return false, nil
 }
@@ -142,7 +143,7 @@ func (c *conn) paged(asked call, r *jsonrpc.Response, w weight) (*jsonrpc.Respon
 		delete(members, "nextCursor")
 		c.log.Warn("the server's list leads back to a page that it had, and ends there", "step", StepConnect.String(), "list", asked.method)
 	case !named:
-		return r, nil
+		return r, nil // the last page, as it came
 	}
 	// The page is written anew even if nothing changed: if a name comes twice, the
 	// SDK may read another cursor than was looked at here.

@@ -22,7 +22,7 @@ const mostRepeats = 2
 func (c *conn) mayRepeat(asked call) bool {
 	switch asked.method {
 	case methodSubscribe:
-		return true // until nobody listens
+		return true // until its caller ends it: an event that was missed is lost anyway
 	case methodCallTool:
 		return asked.repetitions < mostRepeats && c.hints.safe(asked.operation)
 	case "server/discover", "ping", methodListTools, "prompts/list", "prompts/get", "resources/list", "resources/templates/list", "resources/read", "completion/complete":
@@ -49,14 +49,14 @@ func (c *conn) repeat(req *http.Request, asked call, lost error) (*http.Response
 		asked.repetitions++
 		r, err := renamed(req, &asked)
 		if err != nil {
-			return nil, lost
+			return nil, lost // the body cannot be sent again
 		}
 		resp, err := c.ask(r, asked, may)
 		if err == nil {
 			return resp, nil
 		}
 		if req.Context().Err() != nil {
-			return nil, err
+			return nil, err // nobody asks any more what became of the first call
 		}
 		last, wait = err, 0
 		if answer := new(AnswerError); errors.As(err, &answer) {
@@ -82,7 +82,9 @@ func worthwhile(asked call, err error, wait time.Duration) bool {
 	return passes(err) && wait <= backoffMax
 }
 
-// passes reports whether err may be gone at the next try.
+// passes reports whether err may be gone at the next try, without anybody's doing.
+// An AnswerError that wraps ErrNoAnswer is an answer that broke off: its status is
+// that of a good one.
 func passes(err error) bool {
 	if answer := new(AnswerError); errors.As(err, &answer) && !errors.Is(err, ErrNoAnswer) {
 		return answer.Status >= 500 || answer.Status == http.StatusTooManyRequests

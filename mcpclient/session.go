@@ -26,17 +26,18 @@ type keptMessage struct {
 
 // mcpSession is the session at the server, and what it takes to begin another
 // one in its place (MCP 2025-11-25, "Session Management"). The SDK does not
-// learn of the new one: it goes on with the first session ID.
+// learn of the new one: it goes on with the first session ID, since it would end its
+// session over another one. A server without sessions has neither ID.
 type mcpSession struct {
 	// reviving has one place, taken by whoever begins a new session. It is no
 	// mutex, since those who wait for the place may be cancelled.
 	reviving chan struct{}
 
 	mu          sync.Mutex   // guards what follows
-	initialize  *keptMessage // as the SDK sent it
-	initialized *keptMessage // as the SDK sent it
-	known       string       // the session ID that the SDK knows
-	live        string       // the session ID that the server knows
+	initialize  *keptMessage // as the SDK sent it; nil: not yet
+	initialized *keptMessage // as the SDK sent it; nil: not yet
+	known       string       // the session ID that the SDK knows; "": none
+	live        string       // the session ID that the server knows; "": none
 }
 
 // tag returns req with the session ID that the server knows, and that ID. A
@@ -107,6 +108,7 @@ func (s *mcpSession) current() (initialize, initialized *keptMessage, live strin
 	return s.initialize, s.initialized, s.live
 }
 
+// replace makes id the session ID that the server knows.
 func (s *mcpSession) replace(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -114,7 +116,8 @@ func (s *mcpSession) replace(id string) {
 }
 
 // revive begins a new session at the server in place of stale, which the server
-// has forgotten. It does nothing if another goroutine has done so already.
+// has forgotten. It does nothing if another goroutine has done so already. asked is
+// the call that met with it: if somebody waits for that, a sign-in may be started.
 func (c *conn) revive(ctx context.Context, stale string, asked call) error {
 	select {
 	case c.session.reviving <- struct{}{}:
@@ -131,6 +134,7 @@ func (c *conn) revive(ctx context.Context, stale string, asked call) error {
 	}
 	start := time.Now()
 	id, version, err := c.handshake(ctx, first, asked)
+	// The SDK has put the version of the first handshake on its second message.
 	if want := second.header.Get(versionHeader); err == nil && version != want {
 		// The SDK speaks the version of the first handshake and cannot change.
 		err = fmt.Errorf("the server came back with protocol version %s, the session has %s", text.Quote(version), text.Quote(want))
@@ -148,8 +152,10 @@ func (c *conn) revive(ctx context.Context, stale string, asked call) error {
 		return fmt.Errorf("the server has forgotten the session and takes no new one: %w", err)
 	}
 	c.log.Warn("the server had forgotten the session; what it kept in memory for it is lost", "step", StepConnect.String())
+	// The server may be another version by now. The old hints go first: once the new
+	// session is there, a new list may be learned.
+	c.hints.forget()
 	c.session.replace(id)
-	c.hints.forget() // the server may be another version by now
 	return nil
 }
 
@@ -178,7 +184,7 @@ func (c *conn) handshake(ctx context.Context, initialize *keptMessage, asked cal
 }
 
 // firstResponse reads the answer to initialize: JSON, or the first response
-// among events.
+// among events. Nothing else was asked, so its ID does not matter.
 func (c *conn) firstResponse(resp *http.Response) (*jsonrpc.Response, error) {
 	if mediaTypeOf(resp) == "text/event-stream" {
 		for events := c.newEventReader(resp.Body); ; {
@@ -209,9 +215,9 @@ func (c *conn) firstResponse(resp *http.Response) (*jsonrpc.Response, error) {
 	return r, nil
 }
 
-// replay posts a kept message in the session with id and has read look at a
-// good answer. A sign-in may be started for it if somebody waits for the call
-// that was asked.
+// replay posts a kept message in the session with id, or in none if id is "". It has
+// read, if that is not nil, look at a good answer. A sign-in may be started for it
+// if somebody waits for the call that was asked.
 func (c *conn) replay(ctx context.Context, m *keptMessage, id string, asked call, read func(*http.Response) error) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.serverURL, bytes.NewReader(m.body))
 	if err != nil {
@@ -227,7 +233,7 @@ func (c *conn) replay(ctx context.Context, m *keptMessage, id string, asked call
 	}
 	resp, err := c.followed(req, nil, may, &c.attempt.latch)
 	if err != nil {
-		return nil, stepped(resp, err)
+		return nil, errorOnly(resp, err)
 	}
 	defer oauthhttp.Drain(resp)
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {

@@ -15,8 +15,8 @@ import (
 // An event is one server-sent event (HTML standard §9.2), whole.
 type event struct {
 	raw    []byte          // its known fields, with the empty line that ends it
-	id     string          // "" if it has none
-	retry  time.Duration   // 0 if it has none
+	id     string          // at which the server can resume the stream; "" if it has none
+	retry  time.Duration   // that a client is to wait before it resumes; 0 if it has none
 	msg    jsonrpc.Message // its data; nil if it has none
 	weight weight          // of its data
 }
@@ -95,8 +95,10 @@ func (r *eventReader) read() (e event, ok bool) {
 		return event{}, false
 	}
 	e.raw = append(e.raw, '\n')
+	// Without data an event is there for its ID, at which the stream is resumed. The
+	// SDK passes over events of other names.
 	if len(data) == 0 || name != "" && name != "message" {
-		return e, r.err == nil // it is there for its ID, at which the stream is resumed
+		return e, r.err == nil
 	}
 	return r.decode(e, data)
 }
@@ -141,7 +143,7 @@ func (r *eventReader) decode(e event, data []byte) (event, bool) {
 		case !known && r.err == nil:
 			r.err = err // it may be the answer that the stream is there for
 			return event{}, false
-		case resp == nil:
+		case resp == nil: // a request or notice, or a part of an event at the end
 			r.dropped(err)
 			return only(e.id)
 		}
@@ -150,7 +152,7 @@ func (r *eventReader) decode(e event, data []byte) (event, bool) {
 		return e, true
 	}
 	if e.msg, err = jsonrpc.DecodeMessage(data); err != nil {
-		if r.err == nil {
+		if r.err == nil { // otherwise it is a part of an event, and no server's fault
 			r.dropped(errNoMessage)
 		}
 		return event{}, false
@@ -173,6 +175,7 @@ func (r *eventReader) line(limit int) ([]byte, error) {
 	var line []byte
 	for {
 		part, err := r.r.ReadSlice('\n')
+		// A line that is longer than the reader's buffer comes in parts.
 		if line = append(line, part...); len(line) > limit {
 			return nil, tooLarge("it has more than %d bytes", r.bounds.most)
 		}
@@ -182,7 +185,8 @@ func (r *eventReader) line(limit int) ([]byte, error) {
 	}
 }
 
-// An eventBody is an answer's body that yields whole events only.
+// An eventBody is an answer's body that yields whole events only: the SDK ends its
+// session over a part of one. When the stream ends, another body may continue it.
 type eventBody struct {
 	events *eventReader
 	body   io.Closer                 // that the events are read from

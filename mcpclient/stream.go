@@ -15,15 +15,16 @@ import (
 )
 
 // A stream is the answer to one call as events, over one connection or, where
-// it can be resumed, over several.
+// it can be resumed, over several. Whoever reads the answer's body owns it: first
+// the SDK, and after a break the feed that has taken it from parkedStreams.
 type stream struct {
 	conn     *conn
 	req      *http.Request // the call's
 	asked    call
-	from     *http.Response // that the events come from
-	last     string         // ID of the last event
+	from     *http.Response // that the events come from; nil: none come
+	last     string         // ID of the last event; "": it cannot be resumed
 	begun    time.Time
-	answered bool
+	answered bool        // the response to the call was seen
 	unpark   func() bool // see [parkedStreams.park]
 }
 
@@ -41,7 +42,7 @@ func (s *stream) body(body io.ReadCloser) io.ReadCloser {
 			switch {
 			case s.answered || s.req.Context().Err() != nil:
 				return nil
-			case errors.Is(err, ErrTooLarge):
+			case errors.Is(err, ErrTooLarge): // resumed, it would be too large again
 			case s.last != "" && s.asked.method != methodSubscribe:
 				s.conn.parked.park(s)
 				return nil
@@ -58,8 +59,9 @@ func (s *stream) see(e *event) {
 	c := s.conn
 	s.last = cmp.Or(e.id, s.last)
 	c.screen(e)
-	// A subscription that lives for a while may be begun anew as often as it
-	// ends. One that is acknowledged and ended at once has its repetitions counted.
+	// The count of repetitions sets the pause before the next one. A subscription
+	// that lives for a while is begun anew after a short pause. One that is
+	// acknowledged and ended at once is begun anew ever later.
 	if s.asked.method == methodSubscribe && time.Since(s.begun) > backoffMax {
 		s.asked.repetitions = 0
 	}
@@ -69,7 +71,8 @@ func (s *stream) see(e *event) {
 	}
 	r := c.auth.withoutToken(given, s.from)
 	if r.ID != s.asked.id {
-		if r != given { // of a call that is not known here, on a stream that is resumed
+		// The answer to a call that is not known here, on a stream that is resumed.
+		if r != given {
 			e.rewrite(r)
 		}
 		return
@@ -86,13 +89,13 @@ func (s *stream) see(e *event) {
 }
 
 // screen takes the message out of e if it is a request that the SDK may not
-// have, and looks for a notice that the tools have changed.
+// have, and forgets the hints at a notice that the tools have changed.
 func (c *conn) screen(e *event) {
 	switch r, ok := e.msg.(*jsonrpc.Request); {
 	case !ok:
 	case r.IsCall() && !c.owed.add(r.ID, len(e.raw), mostAnswers*c.maxAnswer):
 		c.droppedEvent(errOwed)
-		*e, _ = only(e.id)
+		*e, _ = only(e.id) // the event's ID still counts
 	case r.Method == "notifications/tools/list_changed":
 		c.hints.forget()
 	}
@@ -106,7 +109,7 @@ func (s *stream) instead(why error) io.ReadCloser {
 		return io.NopCloser(bytes.NewReader(s.event(&jsonrpc.Response{Error: wireError(why, ErrTooLarge)})))
 	}
 	lost := ErrNoAnswer
-	if !errors.Is(why, io.EOF) {
+	if !errors.Is(why, io.EOF) { // which says no more than ErrNoAnswer
 		lost = fmt.Errorf("%w: %w", ErrNoAnswer, why)
 	}
 	resp, err := s.conn.repeat(s.req, s.asked, lost)
@@ -157,7 +160,7 @@ func (p *parkedStreams) park(s *stream) {
 	}
 	last := s.last
 	if p.at[last] != nil {
-		return // of another stream whose events have the same IDs: it keeps its place
+		return // another stream's events have the same IDs: it was first, and keeps its place
 	}
 	p.at[last] = s
 	s.unpark = context.AfterFunc(s.req.Context(), func() { p.take(last) })
