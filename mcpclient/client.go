@@ -27,8 +27,9 @@ import (
 // clients, in any number of processes, may share an account. Do not copy a
 // Client after its first use.
 //
-// If a field is wrong, every method says so. After [Client.Close] every other
-// method returns [ErrClosed]. Errors about the flow are a [*StepError].
+// If a field is wrong, every method but Close returns an error that says so. After
+// [Client.Close] every other method returns [ErrClosed]. Errors about the flow are a
+// [*StepError].
 type Client struct {
 	// Name is the application's name. The user reads it on the consent and
 	// callback pages, and the User-Agent of every request consists of Name and
@@ -40,8 +41,8 @@ type Client struct {
 	Version string
 
 	// Server is the URL of the MCP server, or of a REST API to use with
-	// [Client.HTTPClient]. If empty, it is [DefaultServer]. http is for loopback
-	// only.
+	// [Client.HTTPClient]. If empty, it is [DefaultServer]. It is https, or http
+	// on a loopback host.
 	Server string
 	// Account is the caller's own name for one of several accounts at the
 	// server, such as the ID of a web application's user. If empty, it is the
@@ -103,17 +104,19 @@ type Client struct {
 	// program as an argument. An error of ShowURL is logged as OpenBrowser's is.
 	ShowURL func(ctx context.Context, url string) error
 
-	// RequestTimeout bounds each request to an OAuth endpoint. If 0, it is 30 s.
+	// RequestTimeout bounds each request to an OAuth endpoint. Requests to the
+	// server itself are bounded by their context alone. If 0, it is 30 s.
 	RequestTimeout time.Duration
-	// SignInTimeout bounds the wait for a person. If 0, it is 5 minutes.
+	// SignInTimeout bounds a sign-in, and so the wait for a person and for a
+	// sign-in of another process. If 0, it is 5 minutes.
 	SignInTimeout time.Duration
 
 	// MaxAnswer bounds each message of the server, in bytes. Small messages may
-	// take long to decode, so it bounds more than bytes: a message has at most 64
+	// take long to decode, so more than bytes is bounded. A message may have 64
 	// levels, one value for each 16 bytes of MaxAnswer, and one item of a list for
-	// each 512; a message of MaxAnswer bytes has 16 levels above each byte on the
-	// average. A list has at most 1000 pages, and together they may be four times
-	// as much. If the answer to a call is more, the call fails with [ErrTooLarge].
+	// each 512. Its bytes, each times the levels above it, may be 16 times
+	// MaxAnswer. A list may have 1000 pages, which together may have four times
+	// what one message may. If the answer to a call is more, the call fails with [ErrTooLarge].
 	// Any other message that is more is dropped. MaxAnswer is for Connect, not for
 	// HTTPClient. If 0, it is 8 MiB, which take less than a second to decode.
 	MaxAnswer int
@@ -135,7 +138,8 @@ type Client struct {
 	err  error // what is wrong with the fields
 }
 
-// init returns what the client makes of its fields, or what is wrong with them.
+// init returns what the client makes of its fields, or what is wrong with them. Every
+// method but Close begins with it: the fields count as they are at the first call.
 func (c *Client) init() (*authorizer, error) {
 	c.once.Do(func() { c.auth, c.err = c.newAuthorizer() })
 	if c.err != nil {
@@ -262,7 +266,10 @@ func (c *Client) Connect(ctx context.Context) (*mcp.ClientSession, error) {
 // notification, an event stream or the end of a session never starts a sign-in.
 //
 // The last answer of the server is returned untouched. It may be a 401, or a
-// redirect that is not followed.
+// redirect that is not followed. If only a sign-in helps and none may be started, it
+// is the 401 itself. An error without an answer wraps a [*StepError] if it is about
+// the flow. The client has no timeout: the context of each request bounds it, the
+// wait for a sign-in included.
 //
 // A redirect is followed if it leads to or below the server's address, or to or
 // below the address that was asked for: the path tells the tenants of a host apart
@@ -279,13 +286,14 @@ func (c *Client) HTTPClient() *http.Client {
 // Close waits for a refresh under way, and ends a sign-in under way, which
 // waits for a person. If tokens were issued that the store never took, its error
 // wraps [ErrNotSaved], also when it is called again. Sessions that are still open
-// get no new tokens, so close them first.
+// get no new tokens, so close them first. Call Close on every way out of the
+// program: a refresh that is cut off can lose the session.
 func (c *Client) Close() error {
 	c.once.Do(func() { c.err = ErrClosed })
 	if c.err != nil {
 		return nil // never used, or never usable
 	}
-	c.auth.signIns.close()
+	c.auth.signIns.close() // first, since a sign-in may start a refresh
 	err := c.auth.source.Close()
 	if c.auth.ownTransport {
 		c.auth.oauth.CloseIdleConnections()

@@ -8,8 +8,8 @@ import (
 
 // Discovered is what [Client.Discover] found.
 type Discovered struct {
-	SignIn        bool // the server wants a token for a ping
-	Configuration *discovery.Configuration
+	SignIn        bool                     // the server wants a token for a ping
+	Configuration *discovery.Configuration // never nil
 }
 
 // Discover takes the first step alone: it asks the server whether it wants a

@@ -1,5 +1,7 @@
-// Package mcpclient is the whole: step 7 of the documented flow, "connect over
-// Streamable HTTP with the bearer token", and everything before and after it.
+// Package mcpclient connects to a hosted MCP server with OAuth. It signs the user in,
+// keeps the tokens fresh, and returns a session of the go-sdk. It is step 7 of the
+// documented flow, "connect over Streamable HTTP with the bearer token", and takes
+// all the other steps.
 //
 //	client := &mcpclient.Client{Name: "Acme Notes"} // Astravue, the browser, the OS keychain
 //	defer client.Close()                            // waits for a refresh under way
@@ -27,7 +29,10 @@
 // Tokens are put on requests by an [http.RoundTripper] under the go-sdk's
 // StreamableClientTransport, not by its OAuthHandler. A request may be refused, a
 // stream may break, and the server may forget the session: that is mended, or
-// becomes a typed error of that one call, and the session goes on.
+// becomes a typed error of that one call, and the session goes on. Look with
+// errors.As and errors.Is in the error of a call for [ForbiddenError],
+// [TokenRefusedError], [IssuerChangedError], [AnswerError], [ErrLoginRequired],
+// [ErrNoAnswer] and [ErrTooLarge].
 //
 // The package has no dialect of MCP: [Client.Connect] returns the SDK's own
 // session. It does not show tokens to its caller, and stores them in the
@@ -40,3 +45,6 @@
 // then, a server of MCP 2025-11-25 gets a notice with the first ID only, and the
 // connection of the repetition ends.
 package mcpclient
+
+// Inside, knowledge points one way: Client → conn → authorizer → signIns → flow →
+// settings. layers_test.go has the files of each.

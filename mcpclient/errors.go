@@ -86,8 +86,8 @@ func (s Step) String() string {
 	return stepNames[s]
 }
 
-// A StepError says at which step something went wrong. It is the outermost
-// error of everything that [Client]'s methods return about the flow.
+// A StepError says at which step of the flow something went wrong. Every error about
+// the flow that a method of [Client] returns is one.
 type StepError struct {
 	Step Step
 	Err  error // what went wrong

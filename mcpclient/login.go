@@ -5,13 +5,14 @@ import (
 	"errors"
 )
 
-// Login signs in through the browser and keeps the new session, also where there
-// is one already. It waits for a sign-in to the same account that is under way
-// elsewhere, and takes its result. A nil opts is the zero [LoginOptions].
+// Login signs in through the browser and keeps the new tokens, also where there
+// are some already. If a sign-in to the same account is under way, in this process or
+// another one, Login waits for it and takes its result. When ctx ends, so does the
+// sign-in, unless a call waits for it too. A nil opts is the zero [LoginOptions].
 //
 // Its error wraps an [*authcode.AuthorizationError] if the user or the server
 // refused, [ErrNoSignIn] if the server has no sign-in, a
-// [*RegistrationLimitError] if too many clients were registered today, and
+// [*RegistrationLimitError] if too many clients were registered within a day, and
 // [callback.ErrOpenedTwice] if another browser than the person's own came too.
 func (c *Client) Login(ctx context.Context, opts *LoginOptions) error {
 	a, err := c.init()

@@ -24,11 +24,12 @@ const (
 // it looks at its record again once a minute.
 const elsewhere = time.Minute
 
-// A LogoutResult says what a logout achieved. Nothing is stored any more.
+// A LogoutResult says what a logout achieved at the server. Unless an error came with
+// it, nothing is stored any more.
 type LogoutResult struct {
 	Revocation Revocation
 	Err        error // why the revocation failed
-	// AccessUntil is how long the access token may still be good at the server.
+	// AccessUntil is until when the access token may still be good at the server.
 	// A revoked one may be too, where the server checks only its signature. Zero:
 	// it is dead, or its life is not known.
 	AccessUntil time.Time
@@ -41,7 +42,7 @@ type LogoutResult struct {
 // Logout revokes the refresh token and the access token (RFC 7009) where the
 // server offers it, and forgets them in any case. The registration stays:
 // accounts share it. If the store did not forget, it returns both an error and a
-// result, which says what was revoked.
+// result, which says what was revoked. A logout without a session is no error.
 func (c *Client) Logout(ctx context.Context) (*LogoutResult, error) {
 	a, err := c.init()
 	if err != nil {

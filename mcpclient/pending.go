@@ -21,7 +21,8 @@ const pendingLife = 10 * time.Minute
 
 // A PendingLogin is a sign-in that was begun and waits for its callback. It
 // holds the state and the code verifier. So it leaves the process sealed only
-// ([PendingLogin.Seal]), and no fmt verb shows what is in it. It serves once.
+// ([PendingLogin.Seal]), and no fmt verb shows what is in it. It serves once. The
+// zero value is no sign-in: its use is an [ErrPendingLogin]. Safe for concurrent use.
 type PendingLogin struct {
 	v    *pendingLogin
 	used atomic.Bool
@@ -58,11 +59,11 @@ type sealedLogin struct {
 // Format implements [fmt.Formatter]. It shows nothing of p.
 func (p *PendingLogin) Format(f fmt.State, _ rune) { fmt.Fprint(f, "PendingLogin") }
 
-// Seal encrypts p with a 32-byte key (AES-256-GCM), for a cookie or a table.
-// Only [Client.OpenPendingLogin] of a client with p's Server and Account opens
-// it. A label is part of it, so that nothing else that is sealed with that key
-// can take its place. Nonces are random, which is good for 2^32 sign-ins with one
-// key (SP 800-38D §8.3).
+// Seal encrypts p with a 32-byte key (AES-256-GCM) and returns it in base64url, for a
+// cookie or a table. Only [Client.OpenPendingLogin] of a client with p's Server and
+// Account opens it. A label is part of it, so that nothing else that is sealed with
+// that key can take its place. Nonces are random, which is good for 2^32 sign-ins
+// with one key (SP 800-38D §8.3).
 func (p *PendingLogin) Seal(key []byte) (string, error) {
 	if p == nil || p.v == nil {
 		return "", fmt.Errorf("%w: there is none", ErrPendingLogin)

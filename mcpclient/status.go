@@ -12,8 +12,8 @@ import (
 // Status is what is stored of a session. It holds no secret.
 type Status struct {
 	Server   string
-	Account  string
-	SignedIn bool // the rest is empty otherwise
+	Account  string // "": the default account
+	SignedIn bool   // the rest is empty otherwise
 
 	Issuer string
 	// IssuerUnlisted says that Issuer was that of [Client.Issuer] at the
@@ -25,7 +25,7 @@ type Status struct {
 	ScopesGranted   []string // by the last sign-in or refresh
 	ScopesRequested []string // by all sign-ins
 
-	ObtainedAt      time.Time
+	ObtainedAt      time.Time // when the tokens were requested
 	AccessExpiresAt time.Time // zero: the server did not say
 	// Refreshable says that there is a refresh token. Without one the session
 	// ends with its access token.
@@ -34,8 +34,9 @@ type Status struct {
 	RefreshForever   bool
 }
 
-// Status reads the store and sends nothing. A session whose tokens have all
-// expired counts as none. Its error is about the store.
+// Status reads the store and sends nothing: a session that the server has ended
+// still counts. A session whose tokens have all expired does not. Its error is about
+// the store.
 func (c *Client) Status(ctx context.Context) (*Status, error) {
 	a, err := c.init()
 	if err != nil {

@@ -13,7 +13,8 @@ import (
 // BeginLogin begins the sign-in of a web application's user. Redirect the user's
 // browser to authorizationURL, and give the callback that then comes to
 // Registration.RedirectURL, with pending, to [Client.FinishLogin] within ten
-// minutes. Account says whose sign-in it is.
+// minutes. Account says whose sign-in it is. Its error wraps [ErrNoSignIn] or a
+// [*RegistrationLimitError] where that of [Client.Login] would.
 func (c *Client) BeginLogin(ctx context.Context) (authorizationURL string, pending *PendingLogin, err error) {
 	a, err := c.init()
 	if err != nil {
@@ -43,11 +44,15 @@ func (c *Client) BeginLogin(ctx context.Context) (authorizationURL string, pendi
 	return authorizationURL, pending, err
 }
 
-// FinishLogin ends a sign-in with the URL at which the user's browser came
-// back. If the callback belongs to another sign-in, the error wraps
-// [authcode.ErrState], and pending can still be used. After an
-// [*authcode.AuthorizationError] with the code invalid_request, begin once more:
-// the server may have refused prompt=consent alone, which is left out then.
+// FinishLogin ends a sign-in with the URL at which the user's browser came back, of
+// which only the query counts. Its error wraps
+//   - [ErrPendingLogin] if pending cannot be used, or not any more;
+//   - [authcode.ErrState] if the callback belongs to another sign-in: pending can still
+//     be used;
+//   - an [*authcode.AuthorizationError] if the user or the server refused. If its code
+//     is invalid_request, begin once more: the server may have refused prompt=consent
+//     alone, which is left out then;
+//   - [ErrNotSaved] if the store did not take the tokens.
 func (c *Client) FinishLogin(ctx context.Context, pending *PendingLogin, callbackURL string) error {
 	a, err := c.init()
 	if err != nil {
@@ -74,11 +79,13 @@ func (c *Client) FinishLogin(ctx context.Context, pending *PendingLogin, callbac
 		if err != nil {
 			return err
 		}
-		// Two copies of a sealed one are two values: the grant tells of the other.
+		// Two copies of a sealed one are two values, perhaps in two processes: the
+		// stored grant says whether the other one was used.
 		if pending.used.Load() || stored.Grant != nil && stored.Grant.SignIn == pending.v.ID {
 			return at(StepCallback, fmt.Errorf("%w: it was used before", ErrPendingLogin))
 		}
 		_, err = f.finish(ctx, pending, secret, v)
+		// After any other error the code may be spent.
 		if !errors.Is(err, authcode.ErrState) {
 			pending.used.Store(true)
 		}
