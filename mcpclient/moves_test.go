@@ -2,13 +2,19 @@ package mcpclient_test
 
 import (
 	"context"
+	"encoding/base64"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 
+	"github.com/astravue/mcp-client-go/internal/clock"
 	"github.com/astravue/mcp-client-go/mcpclient"
 	"github.com/astravue/mcp-client-go/sandbox"
 	"github.com/astravue/mcp-client-go/tokenstore"
@@ -174,5 +180,115 @@ func TestAPinIsNoMove(t *testing.T) {
 			t.Error(err)
 		}
 		wantOpened(t, b, 1)
+	}
+}
+
+// A movingServer is protected by one authorization server, and then by another.
+type movingServer struct {
+	url string
+
+	mu     sync.Mutex
+	issuer string
+}
+
+func newMovingServer(t *testing.T, protocol string) *movingServer {
+	s := new(movingServer)
+	box := newToolbox(protocol, false)
+	origin := ""
+	origin = listen(t, func(w http.ResponseWriter, r *http.Request) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		const metadata = "/.well-known/oauth-protected-resource/mcp"
+		if r.URL.Path == metadata {
+			_ = json.NewEncoder(w).Encode(map[string]any{"resource": s.url, "authorization_servers": []string{s.issuer}})
+			return
+		}
+		if issuerOf(r.Header.Get("Authorization")) != s.issuer {
+			w.Header().Set("WWW-Authenticate", fmt.Sprintf("Bearer resource_metadata=%q", origin+metadata))
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		box.ServeHTTP(w, r)
+	})
+	s.url = origin + "/mcp"
+	return s
+}
+
+// issuerOf returns the issuer that a token names. Nobody forges one here.
+func issuerOf(authorization string) string {
+	parts := strings.Split(strings.TrimPrefix(authorization, "Bearer "), ".")
+	if len(parts) != 3 {
+		return ""
+	}
+	var claims struct{ Iss string }
+	data, _ := base64.RawURLEncoding.DecodeString(parts[1])
+	_ = json.Unmarshal(data, &claims)
+	return claims.Iss
+}
+
+func (s *movingServer) moveTo(issuer string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.issuer = issuer
+}
+
+// The credentials of the old one are not used at the new one.
+func TestTheIssuerIsChanged(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		later time.Duration
+		gone  bool // the old authorization server
+	}{
+		{"the access token is new", time.Second, false},
+		{"the access token lives", 5 * time.Minute, false},
+		{"the access token lives, the old one is gone", 5 * time.Minute, true},
+		{"the access token has expired", 31 * time.Minute, false},
+		{"the access token has expired, the old one is gone", 31 * time.Minute, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			eras(t, func(t *testing.T, protocol string) {
+				s := newMovingServer(t, protocol)
+				old := start(t, sandbox.Options{Resources: []string{s.url}})
+				next := start(t, sandbox.Options{Resources: []string{s.url}})
+				s.moveTo(old.Issuer())
+				store := &tokenstore.Memory{}
+				interactive, b := newClient(t, old, func(c *mcpclient.Client) { c.Server, c.Store = s.url, store })
+				waiting, none := newClient(t, old, func(c *mcpclient.Client) { c.Server, c.Store, c.NonInteractive = s.url, store, true })
+				session := connect(t, interactive)
+				quiet := connect(t, waiting)
+				call := func(session *mcp.ClientSession) error {
+					_, err := session.CallTool(t.Context(), &mcp.CallToolParams{Name: "read"})
+					return err
+				}
+				if err := errors.Join(call(session), call(quiet)); err != nil {
+					t.Fatal(err)
+				}
+
+				s.moveTo(next.Issuer())
+				if test.gone {
+					if err := old.Close(); err != nil {
+						t.Fatal(err)
+					}
+				}
+				t.Cleanup(clock.Advance(test.later))
+				old.Advance(test.later)
+				next.Advance(test.later)
+				for range 2 {
+					if err := call(quiet); !errors.Is(err, mcpclient.ErrLoginRequired) {
+						t.Errorf("a call with nobody to ask: %v", err)
+					}
+				}
+				wantOpened(t, b, 1)
+				if err := errors.Join(call(session), call(quiet), call(session)); err != nil {
+					t.Errorf("calls after the move: %v", err)
+				}
+				wantOpened(t, b, 2)
+				wantOpened(t, none, 0)
+				got := steps(next)
+				if got[sandbox.StepRegister] != 1 || got[sandbox.StepExchange] != 1 || got[sandbox.StepRefresh] != 0 {
+					t.Errorf("requests at the new authorization server: %v", got)
+				}
+			})
+		})
 	}
 }

@@ -644,7 +644,8 @@ func (e failingEntries) Read(context.Context, tokenstore.Entry) ([]byte, error) 
 }
 
 func (e failingEntries) Write(context.Context, tokenstore.Entry, []byte) error { return e.s.write }
-func (e failingEntries) Remove(context.Context, tokenstore.Entry) error        { return e.s.remove }
+
+func (e failingEntries) Remove(context.Context, tokenstore.Entry) error { return e.s.remove }
 
 func (s *failingStore) Update(ctx context.Context, key tokenstore.Key, f func(context.Context, *tokenstore.Locked) error) error {
 	if key.IsSignIn() || !strings.HasPrefix(string(key), `"grant"`) {
@@ -726,4 +727,31 @@ func damage(t *testing.T, store tokenstore.Store, key tokenstore.Key) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// A denial is a minute's, not as long as a clock that was set back makes it.
+func TestADenialUnderAClockThatIsSetBack(t *testing.T) {
+	srv := start(t, sandbox.Options{})
+	undo := srv.Fail(sandbox.StepAuthorize, sandbox.Fault{Set: map[string]any{"code": nil, "error": "access_denied"}})
+	c, b := newClient(t, srv, nil)
+	get := func() int {
+		resp, err := c.HTTPClient().Get(srv.APIURL() + "/api/v1/projects")
+		if err != nil {
+			return 0
+		}
+		_ = resp.Body.Close()
+		return resp.StatusCode
+	}
+	for range 2 {
+		if get() == http.StatusOK {
+			t.Error("a denied sign-in succeeded")
+		}
+	}
+	wantOpened(t, b, 1)
+	undo()
+	jump(t, -time.Hour)
+	if status := get(); status != http.StatusOK {
+		t.Errorf("status %d", status)
+	}
+	wantOpened(t, b, 2)
 }
