@@ -55,7 +55,7 @@ const (
 
 // A visit is a sign-in whose browser has stopped before it comes back: what comes is the arrival's.
 type visit struct {
-	*world
+	*env
 	came   chan *url.URL // where the browser was sent back to
 	back   *url.URL
 	cookie *http.Cookie // that the browser has for it
@@ -245,7 +245,7 @@ var verdicts = []verdict{
 
 	{
 		on: []*arrival{{name: "the port of the registration is taken", change: func(v *visit) {
-			earlier := &mcpclient.Client{Name: appName, Server: serverURL, Store: v.store, Transport: v.world, OpenBrowser: v.browse}
+			earlier := &mcpclient.Client{Name: appName, Server: serverURL, Store: v.store, Transport: v.env, OpenBrowser: v.browse}
 			if err := earlier.Login(context.Background(), nil); err != nil {
 				v.t.Fatal(err)
 			}
@@ -361,9 +361,9 @@ func (v *visit) note(answer string) {
 // secondTab sends the right answer twice. The exchange of the first waits for the second.
 func (v *visit) secondTab() {
 	arrived := make(chan struct{})
-	v.begin(codeExchange, &fault{play: func(s *strike) {
+	v.startFault(codeExchange, &fault{play: func(s *strike) {
 		close(arrived)
-		<-s.over
+		<-s.ended
 		s.forward(s.rw, s.r, s.body)
 	}})
 	var both sync.WaitGroup
@@ -375,7 +375,7 @@ func (v *visit) secondTab() {
 	}
 	_, _ = fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: %s\r\nCookie: %s\r\n\r\n", v.back.RequestURI(), v.back.Host, v.cookie)
 	time.Sleep(time.Second) // it is read
-	v.end()
+	v.endFault()
 	both.Wait()
 	v.receive(conn, http.MethodGet)
 }
@@ -437,7 +437,7 @@ func (v *visit) stop(ctx context.Context, address string) error {
 	return nil
 }
 
-func callbackPart(t *testing.T, s *stage) string {
+func callbackList(t *testing.T, s *suite) string {
 	var arrivals []*arrival
 	of := map[*arrival]verdict{}
 	for _, d := range verdicts {
@@ -451,7 +451,7 @@ func callbackPart(t *testing.T, s *stage) string {
 		labels[i] = a.name
 	}
 	read := make([]string, len(arrivals))
-	s.cells(t, labels, func(t *testing.T, i int) { read[i] = s.arrive(t, arrivals[i], of[arrivals[i]]) })
+	s.cases(t, labels, func(t *testing.T, i int) { read[i] = s.arrive(t, arrivals[i], of[arrivals[i]]) })
 	var rows [][]string
 	next := 0
 	for _, d := range verdicts {
@@ -481,9 +481,9 @@ and given back when the page has been served.
 `
 
 // arrive plays a to a sign-in where an older session is there.
-func (s *stage) arrive(t *testing.T, a *arrival, d verdict) string {
+func (s *suite) arrive(t *testing.T, a *arrival, d verdict) string {
 	v := &visit{came: make(chan *url.URL, 1), pasted: make(chan string), told: make(chan error, 1), done: make(chan error, 1)}
-	v.world = newWorld(t, s.site, s.site.modern, nil)
+	v.env = newEnv(t, s.servers, s.servers.modern, nil)
 	var over atomic.Bool
 	v.client.OpenBrowser = func(ctx context.Context, address string) error {
 		if over.Load() {
@@ -513,11 +513,11 @@ func (s *stage) arrive(t *testing.T, a *arrival, d verdict) string {
 		t.Errorf("answers: %s\nwant: %s", got, d.answer)
 	}
 	v.mu.Unlock()
-	v.world.mu.Lock()
+	v.env.mu.Lock()
 	for _, verb := range []string{"%v", "%+v", "%#v", "%q"} {
 		v.wantNoSecret("an error under "+verb, fmt.Sprintf(verb, err))
 	}
-	v.world.mu.Unlock()
+	v.env.mu.Unlock()
 	session, again := v.connect() // with the older session, or with the new one
 	if again == nil {
 		again = v.call(session)
@@ -558,9 +558,9 @@ func (v *visit) signIn(a *arrival, d verdict, before kept) error {
 	case <-time.After(patience):
 		v.t.Fatalf("the browser does not open\n%s", stacks())
 	}
-	v.world.mu.Lock()
+	v.env.mu.Lock()
 	v.secrets = append(v.secrets, v.back.Query().Get("state"), v.back.Query().Get("code"), v.cookie.Value)
-	v.world.mu.Unlock()
+	v.env.mu.Unlock()
 	if a.play != nil {
 		a.play(v)
 	}

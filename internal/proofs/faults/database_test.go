@@ -22,45 +22,45 @@ const killAll = `select pg_terminate_backend(pid) from pg_stat_activity where da
 // The troubles of a database.
 var (
 	killed   = sqlTrouble("the connections are ended, as by a restart", killAll)
-	readOnly = &trouble{name: "it is read-only",
-		begin: func(s *shelf) {
+	readOnly = &storeFault{name: "it is read-only",
+		begin: func(s *storeEnv) {
 			s.sql(`do $$ begin execute format('alter database %I set default_transaction_read_only = on', current_database()); end $$`)
 			s.sql(killAll)
 		},
-		end: func(s *shelf) {
+		end: func(s *storeEnv) {
 			s.sql(`do $$ begin execute format('alter database %I reset default_transaction_read_only', current_database()); end $$`)
 			s.sql(killAll)
 		},
 	}
-	markKept = &trouble{name: "its row cannot be removed",
-		begin: func(s *shelf) {
+	markKept = &storeFault{name: "its row cannot be removed",
+		begin: func(s *storeEnv) {
 			s.sql(`create function refuse() returns trigger language plpgsql as $$ begin raise 'no'; end $$`)
 			s.sql(`create trigger refuse before delete on astravue_mcp_tokens for each row execute function refuse()`)
 		},
-		end: func(s *shelf) { s.sql(`drop trigger refuse on astravue_mcp_tokens`) },
+		end: func(s *storeEnv) { s.sql(`drop trigger refuse on astravue_mcp_tokens`) },
 	}
-	noTable = &trouble{name: "the table is not there",
-		begin: func(s *shelf) { s.sql(`alter table astravue_mcp_tokens rename to away`) },
-		end:   func(s *shelf) { s.sql(`alter table away rename to astravue_mcp_tokens`) },
+	noTable = &storeFault{name: "the table is not there",
+		begin: func(s *storeEnv) { s.sql(`alter table astravue_mcp_tokens rename to away`) },
+		end:   func(s *storeEnv) { s.sql(`alter table away rename to astravue_mcp_tokens`) },
 	}
 	garbageRow = sqlTrouble("the row holds garbage", `update astravue_mcp_tokens set sealed = 'garbage' where entry = 0`)
 	cutRow     = sqlTrouble("the row is cut off", `update astravue_mcp_tokens set sealed = substr(sealed, 1, 100) where entry = 0`)
 	newerRow   = sqlTrouble("the row is of a newer version", `update astravue_mcp_tokens set sealed = set_byte(sealed, 0, 2) where entry = 0`)
-	deletedRow = &trouble{name: "its connection is ended, and another process logs out", begin: func(s *shelf) {
+	deletedRow = &storeFault{name: "its connection is ended, and another process logs out", begin: func(s *storeEnv) {
 		s.sql(killAll)
 		must(s.t, s.other.Delete(context.Background(), keys[0]))
 	}}
-	wrongKey = &trouble{name: "the table was sealed with another key", wrong: func(s *shelf) {
+	wrongKey = &storeFault{name: "the table was sealed with another key", wrong: func(s *storeEnv) {
 		s.store.(*postgres.Store).Keys = []tokenstore.Secret{tokenstore.NewSecret(strings.Repeat("b", postgres.KeySize))}
 	}}
 )
 
-func sqlTrouble(name, sql string) *trouble {
-	return &trouble{name: name, begin: func(s *shelf) { s.sql(sql) }}
+func sqlTrouble(name, sql string) *storeFault {
+	return &storeFault{name: name, begin: func(s *storeEnv) { s.sql(sql) }}
 }
 
 // sql runs a statement over a connection of its own.
-func (s *shelf) sql(statement string) {
+func (s *storeEnv) sql(statement string) {
 	s.t.Helper()
 	ctx := context.Background()
 	conn, err := pgx.Connect(ctx, s.dsn+"&default_transaction_read_only=off")
@@ -74,16 +74,16 @@ func (s *shelf) sql(statement string) {
 	}
 }
 
-func saveDatabasePart(t *testing.T, s *stage) string {
+func saveDatabaseList(t *testing.T, s *suite) string {
 	testenv.Postgres(t)
 	s.lasting.Add(1) // who waits for the server's end
-	open := func(t *testing.T) *shelf {
-		sh := &shelf{t: t, dsn: testenv.Postgres(t)}
+	open := func(t *testing.T) *storeEnv {
+		sh := &storeEnv{t: t, dsn: testenv.Postgres(t)}
 		config, err := pgx.ParseConfig(sh.dsn)
 		if err != nil {
 			t.Fatal(err)
 		}
-		sh.line = newLine(t, "tcp", net.JoinHostPort(config.Host, fmt.Sprint(config.Port)))
+		sh.line = newRelay(t, "tcp", net.JoinHostPort(config.Host, fmt.Sprint(config.Port)))
 		pool := func(dial pgconn.DialFunc) *pgxpool.Pool {
 			config, err := pgxpool.ParseConfig(sh.dsn)
 			if err != nil {
@@ -115,22 +115,22 @@ func saveDatabasePart(t *testing.T, s *stage) string {
 		sh.again = func() tokenstore.Store { return database(through) }
 		return sh
 	}
-	decisions := everything([]*trouble{cutOff}, "`syscall.ECONNREFUSED`, ")
-	decisions = append(decisions, everything([]*trouble{stalls}, deadline+", ")...)
-	decisions = append(decisions, unsaved([]*trouble{cutOff}, "`syscall.ECONNREFUSED`, `tokenstore.ErrUnavailable`")...)
-	decisions = append(decisions, unwritable([]*trouble{readOnly}, "")...)
-	decisions = append(decisions, momentary([]*trouble{onceCutOff, onceStalls, killed})...)
+	decisions := everything([]*storeFault{cutOff}, "`syscall.ECONNREFUSED`, ")
+	decisions = append(decisions, everything([]*storeFault{stalls}, deadline+", ")...)
+	decisions = append(decisions, unsaved([]*storeFault{cutOff}, "`syscall.ECONNREFUSED`, `tokenstore.ErrUnavailable`")...)
+	decisions = append(decisions, unwritable([]*storeFault{readOnly}, "")...)
+	decisions = append(decisions, momentary([]*storeFault{onceCutOff, onceStalls, killed})...)
 	decisions = append(decisions,
-		saveDecision{atSave, []*trouble{deletedRow}, "none", 1, forgotten, loggedOut},
-		saveDecision{atClear, []*trouble{markKept}, "none", 1, "renewed", nextGoesOn},
-		saveDecision{atStart, []*trouble{noTable}, "step 8, `tokenstore.ErrUnavailable`", 0, asItWas, goesOn},
-		saveDecision{inLife, []*trouble{killed}, "none", 0, asItWas, goesOn},
-		saveDecision{atRefresh, []*trouble{killed}, "none", 1, "renewed", goesOn},
-		saveDecision{atLogin, []*trouble{killed}, "none", 1, signedIn, goesOn},
-		saveDecision{atLogout, []*trouble{killed}, "none", 2, forgotten, forgotten},
+		saveDecision{atSave, []*storeFault{deletedRow}, "none", 1, forgotten, loggedOut},
+		saveDecision{atClear, []*storeFault{markKept}, "none", 1, "renewed", nextGoesOn},
+		saveDecision{atStart, []*storeFault{noTable}, "step 8, `tokenstore.ErrUnavailable`", 0, asItWas, goesOn},
+		saveDecision{inLife, []*storeFault{killed}, "none", 0, asItWas, goesOn},
+		saveDecision{atRefresh, []*storeFault{killed}, "none", 1, "renewed", goesOn},
+		saveDecision{atLogin, []*storeFault{killed}, "none", 1, signedIn, goesOn},
+		saveDecision{atLogout, []*storeFault{killed}, "none", 2, forgotten, forgotten},
 	)
 	decisions = append(decisions, damaged(garbageRow, cutRow, newerRow)...)
-	wrong := []*trouble{wrongKey}
+	wrong := []*storeFault{wrongKey}
 	decisions = append(decisions,
 		saveDecision{atStart, wrong, "step 8, `tokenstore.ErrCorrupt`", 0, asItWas, nextGoesOn},
 		saveDecision{atLogin, wrong, "step 6, `tokenstore.ErrCorrupt`", 0, asItWas, nextGoesOn},

@@ -35,7 +35,7 @@ import (
 	"github.com/astravue/mcp-client-go/tokenstore"
 )
 
-// The Internet of a cell: a server, its authorization server, a third one, and one at an address
+// The Internet that a client of a case sees: a server, its authorization server, a third one, and one at an address
 // that no public server may send anybody to. The addresses are those of documentation.
 const (
 	serverHost    = "mcp.example.com"
@@ -53,11 +53,11 @@ var addresses = map[string]string{
 	serverHost: "203.0.113.1", authHost: "203.0.113.2", elsewhereHost: "203.0.113.3", insideHost: "10.0.0.1",
 }
 
-// shortly is how long a request may take in a cell whose fault is that it takes too long.
+// shortly is the RequestTimeout of a case in which only the timeout ends a request.
 const shortly = 4 * time.Second
 
-// A site is what stands behind the proxies of all cells: a sandbox of each era of MCP.
-type site struct {
+// servers is what stands behind the proxies of all cases: a sandbox of each era of MCP.
+type servers struct {
 	modern, legacy *sandbox.Server
 	upstream       *http.Transport
 	certificate    tls.Certificate
@@ -65,9 +65,9 @@ type site struct {
 	stranger       *httptest.Server // whose certificate nobody vouches for
 }
 
-func newSite(t *testing.T) *site {
+func newServers(t *testing.T) *servers {
 	t.Helper()
-	s := &site{upstream: &http.Transport{DisableKeepAlives: true}, roots: x509.NewCertPool()}
+	s := &servers{upstream: &http.Transport{DisableKeepAlives: true}, roots: x509.NewCertPool()}
 	for box, protocol := range map[**sandbox.Server]string{&s.modern: "modern", &s.legacy: "legacy"} {
 		var err error
 		*box, err = sandbox.Start(sandbox.Options{AutoApprove: true, Protocol: protocol, MaxClients: 10_000})
@@ -99,33 +99,40 @@ func newSite(t *testing.T) *site {
 	return s
 }
 
-func (s *site) close() {
+func (s *servers) close() {
 	s.stranger.Close()
 	_ = s.modern.Close()
 	_ = s.legacy.Close()
 	s.upstream.CloseIdleConnections()
 }
 
-// A world is one cell's: a client, its store and its user, and the proxy through which the
-// client reaches the site.
-type world struct {
-	t      *testing.T
-	site   *site
-	box    *sandbox.Server
-	user   string
-	store  tokenstore.Store
-	client *mcpclient.Client
-	proxy  *httptest.Server
-	good   *oauthhttp.Transport
+// An env is that of one case: a client, its store and its user, and the proxy through which the
+// client reaches the servers. A request passes three places, in this order:
+//
+//   - RoundTrip is the client's Transport. It counts the requests of the exchange that the fault is
+//     on, and a fault of the connection has it use the broken transport in place of the network.
+//   - ServeHTTP is the proxy. It has any other fault play its part, and forwards the rest.
+//   - ask is behind the proxy, where the sandbox answers.
+//
+// startFault and endFault say when the fault is there.
+type env struct {
+	t       *testing.T
+	servers *servers
+	box     *sandbox.Server
+	user    string
+	store   tokenstore.Store
+	client  *mcpclient.Client
+	proxy   *httptest.Server
+	network *oauthhttp.Transport // without a fault
 
 	log testenv.Buffer // of the client
 
 	mu      sync.Mutex
-	on      exchange      // on which the fault is
-	fault   *fault        // nil: none
-	over    chan struct{} // closed when it ends
-	json    bool          // calls are answered with JSON, and not with a stream
-	bad     *oauthhttp.Transport
+	on      exchange             // on which the fault is
+	fault   *fault               // nil: none
+	ended   chan struct{}        // closed by endFault, for requests that the fault holds up
+	json    bool                 // calls are answered with JSON, and not with a stream
+	broken  *oauthhttp.Transport // takes the place of network in a fault of the connection
 	count   count
 	secrets []string
 	opened  int // answers' bodies that are not closed yet
@@ -133,7 +140,7 @@ type world struct {
 	errs    []string
 }
 
-// A count is what was seen of the exchange since the fault began.
+// A count is what was seen of the exchange since startFault.
 type count struct {
 	asked     int // requests that the client made
 	followed  int // redirects that were followed
@@ -141,106 +148,106 @@ type count struct {
 	mostBytes int64 // read of one answer
 }
 
-// newWorld makes the client. change may change it before its first use.
-func newWorld(t *testing.T, s *site, box *sandbox.Server, change func(*mcpclient.Client)) *world {
+// newEnv makes the client. change may change it before its first use.
+func newEnv(t *testing.T, s *servers, box *sandbox.Server, change func(*mcpclient.Client)) *env {
 	t.Helper()
-	return newWorldOver(t, "HTTP/1.1", s, box, change)
+	return newEnvOver(t, "HTTP/1.1", s, box, change)
 }
 
-// newWorldOver makes one that speaks a version of HTTP, which is 1.1 or 2.
-func newWorldOver(t *testing.T, version string, s *site, box *sandbox.Server, change func(*mcpclient.Client)) *world {
+// newEnvOver makes one that speaks a version of HTTP, which is 1.1 or 2.
+func newEnvOver(t *testing.T, version string, s *servers, box *sandbox.Server, change func(*mcpclient.Client)) *env {
 	t.Helper()
-	w := &world{t: t, site: s, box: box, user: t.Name(), store: new(tokenstore.Memory)}
-	w.proxy = httptest.NewUnstartedServer(w)
-	w.proxy.TLS = &tls.Config{Certificates: []tls.Certificate{s.certificate}}
-	w.proxy.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
-	w.proxy.Config.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
+	e := &env{t: t, servers: s, box: box, user: t.Name(), store: new(tokenstore.Memory)}
+	e.proxy = httptest.NewUnstartedServer(e)
+	e.proxy.TLS = &tls.Config{Certificates: []tls.Certificate{s.certificate}}
+	e.proxy.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	e.proxy.Config.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
 		return context.WithValue(ctx, connKey{}, c)
 	}
-	w.proxy.EnableHTTP2 = version == "HTTP/2"
-	w.proxy.StartTLS()
-	w.good = w.transport(w.resolve, w.dial)
-	w.client = &mcpclient.Client{
-		Name: appName, Server: serverURL, Store: w.store, Transport: w,
-		OpenBrowser: w.browse, SignInTimeout: patience, Logger: slog.New(slog.NewJSONHandler(&w.log, nil)),
+	e.proxy.EnableHTTP2 = version == "HTTP/2"
+	e.proxy.StartTLS()
+	e.network = e.transport(e.resolve, e.dial)
+	e.client = &mcpclient.Client{
+		Name: appName, Server: serverURL, Store: e.store, Transport: e,
+		OpenBrowser: e.browse, SignInTimeout: patience, Logger: slog.New(slog.NewJSONHandler(&e.log, nil)),
 	}
 	if change != nil {
-		change(w.client)
+		change(e.client)
 	}
-	t.Cleanup(w.close)
-	return w
+	t.Cleanup(e.close)
+	return e
 }
 
-func (w *world) close() {
-	w.end() // nothing that is held back may hold up Close
-	if err := w.client.Close(); err != nil {
-		w.t.Errorf("Close: %v", err)
+func (e *env) close() {
+	e.endFault() // or a request that the fault holds up would hold up Close
+	if err := e.client.Close(); err != nil {
+		e.t.Errorf("Close: %v", err)
 	}
-	w.good.CloseIdleConnections()
-	w.proxy.CloseClientConnections()
-	w.proxy.Close()
-	for end := time.Now().Add(patience); w.open() > 0; time.Sleep(10 * time.Millisecond) { // the SDK closes late
+	e.network.CloseIdleConnections()
+	e.proxy.CloseClientConnections()
+	e.proxy.Close()
+	for end := time.Now().Add(patience); e.open() > 0; time.Sleep(10 * time.Millisecond) { // the SDK closes late
 		if time.Now().After(end) {
-			w.t.Errorf("%d answers were not closed", w.open())
+			e.t.Errorf("%d answers were not closed", e.open())
 			break
 		}
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, e := range w.errs {
-		w.t.Error(e)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, wrong := range e.errs {
+		e.t.Error(wrong)
 	}
-	w.wantNoSecret("the log", w.log.String())
+	e.wantNoSecret("the log", e.log.String())
 }
 
-func (w *world) open() int {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.opened
+func (e *env) open() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.opened
 }
 
 // wrong notes what must not happen, from any goroutine.
-func (w *world) wrong(format string, args ...any) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.errs = append(w.errs, fmt.Sprintf(format, args...))
+func (e *env) wrong(format string, args ...any) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.errs = append(e.errs, fmt.Sprintf(format, args...))
 }
 
-// begin lets f strike the requests of x, and counts anew.
-func (w *world) begin(x exchange, f *fault) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.on, w.fault, w.over, w.count, w.bad, w.events = x, f, make(chan struct{}), count{}, nil, 0
+// startFault plays f to the requests of x from now on, and counts from zero.
+func (e *env) startFault(x exchange, f *fault) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.on, e.fault, e.ended, e.count, e.broken, e.events = x, f, make(chan struct{}), count{}, nil, 0
 	if f.connect != nil {
-		w.bad = f.connect(w)
+		e.broken = f.connect(e)
 	}
 }
 
-// end takes the fault away, and goes on counting.
-func (w *world) end() {
-	w.mu.Lock()
-	bad := w.bad
-	if w.fault != nil {
-		close(w.over)
+// endFault takes the fault away and lets go of what it holds up. The count goes on.
+func (e *env) endFault() {
+	e.mu.Lock()
+	bad := e.broken
+	if e.fault != nil {
+		close(e.ended)
 	}
-	w.fault, w.bad = nil, nil
-	w.mu.Unlock()
+	e.fault, e.broken = nil, nil
+	e.mu.Unlock()
 	if bad != nil {
 		bad.CloseIdleConnections()
 	}
 }
 
-func (w *world) seen() count {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.count
+func (e *env) seen() count {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.count
 }
 
-func (w *world) transport(resolve func(context.Context, string) ([]netip.Addr, error), dial func(context.Context, string, string) (net.Conn, error)) *oauthhttp.Transport {
-	return &oauthhttp.Transport{Server: serverURL, Resolve: resolve, Dial: dial, TLS: &tls.Config{RootCAs: w.site.roots}}
+func (e *env) transport(resolve func(context.Context, string) ([]netip.Addr, error), dial func(context.Context, string, string) (net.Conn, error)) *oauthhttp.Transport {
+	return &oauthhttp.Transport{Server: serverURL, Resolve: resolve, Dial: dial, TLS: &tls.Config{RootCAs: e.servers.roots}}
 }
 
-func (w *world) resolve(_ context.Context, host string) ([]netip.Addr, error) {
+func (e *env) resolve(_ context.Context, host string) ([]netip.Addr, error) {
 	address, ok := addresses[host]
 	if !ok {
 		return nil, &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
@@ -248,16 +255,16 @@ func (w *world) resolve(_ context.Context, host string) ([]netip.Addr, error) {
 	return []netip.Addr{netip.MustParseAddr(address)}, nil
 }
 
-func (w *world) dial(ctx context.Context, network, address string) (net.Conn, error) {
+func (e *env) dial(ctx context.Context, network, address string) (net.Conn, error) {
 	if host, port, _ := net.SplitHostPort(address); port != "443" || host == addresses[insideHost] {
-		w.wrong("%s was dialled", address)
+		e.wrong("%s was dialled", address)
 	}
-	return new(net.Dialer).DialContext(ctx, network, w.proxy.Listener.Addr().String())
+	return new(net.Dialer).DialContext(ctx, network, e.proxy.Listener.Addr().String())
 }
 
-// RoundTrip is the network: it counts, and sends what the fault strikes by way of a broken
-// transport if it is one of the connection.
-func (w *world) RoundTrip(req *http.Request) (*http.Response, error) {
+// RoundTrip counts requests of the exchange and sends them over the network, or over the broken
+// transport while there is a fault of the connection.
+func (e *env) RoundTrip(req *http.Request) (*http.Response, error) {
 	var body []byte
 	if req.Body != nil {
 		var err error
@@ -269,20 +276,21 @@ func (w *world) RoundTrip(req *http.Request) (*http.Response, error) {
 		req.Body = io.NopCloser(bytes.NewReader(body))
 	}
 	x := exchangeOf(req, body)
-	w.mu.Lock()
-	through := w.good
-	if x.belongs(w.on) {
-		w.count.asked++
-		w.count.times = append(w.count.times, time.Now())
-		if w.bad != nil {
-			through = w.bad
+	e.mu.Lock()
+	through := e.network
+	if x.belongs(e.on) {
+		e.count.asked++
+		e.count.times = append(e.count.times, time.Now())
+		if e.broken != nil {
+			through = e.broken
 		}
 	}
-	w.keep(req.Header, body)
-	struck := w.fault != nil && x.belongs(w.on)
-	w.mu.Unlock()
+	e.keep(req.Header, body)
+	struck := e.fault != nil && x.belongs(e.on)
+	e.mu.Unlock()
 	if !struck && x.oauth() {
-		// Deadlines are short for the fault's sake. On a busy machine the rest would not be in time.
+		// The client's deadlines are short so that a fault that stalls ends soon. They must not end
+		// other requests of the case, which take their time on a busy machine.
 		req = req.WithContext(context.WithoutCancel(req.Context()))
 		//lint:ignore SA1019 http.Client tells a transport that it does not know about its Timeout by it
 		req.Cancel = nil
@@ -291,20 +299,20 @@ func (w *world) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.opened++
-	resp.Body = &answerBody{ReadCloser: resp.Body, w: w, counted: x.belongs(w.on)}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.opened++
+	resp.Body = &answerBody{ReadCloser: resp.Body, e: e, counted: x.belongs(e.on)}
 	return resp, nil
 }
 
 // CloseIdleConnections is what Client.Close would call of a transport of its own.
-func (w *world) CloseIdleConnections() { w.good.CloseIdleConnections() }
+func (e *env) CloseIdleConnections() { e.network.CloseIdleConnections() }
 
-// An answerBody knows how much of it was read, and whether it was closed.
+// An answerBody counts how much of it was read, and the env those that are not closed yet.
 type answerBody struct {
 	io.ReadCloser
-	w       *world
+	e       *env
 	counted bool
 	n       int64
 	once    sync.Once
@@ -312,56 +320,56 @@ type answerBody struct {
 
 func (b *answerBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	b.w.mu.Lock()
-	defer b.w.mu.Unlock()
+	b.e.mu.Lock()
+	defer b.e.mu.Unlock()
 	if b.n += int64(n); b.counted {
-		b.w.count.mostBytes = max(b.w.count.mostBytes, b.n)
+		b.e.count.mostBytes = max(b.e.count.mostBytes, b.n)
 	}
 	return n, err
 }
 
 func (b *answerBody) Close() error {
 	b.once.Do(func() {
-		b.w.mu.Lock()
-		defer b.w.mu.Unlock()
-		b.w.opened--
+		b.e.mu.Lock()
+		defer b.e.mu.Unlock()
+		b.e.opened--
 	})
 	return b.ReadCloser.Close()
 }
 
-// keep remembers the secrets of a request. w.mu is held.
-func (w *world) keep(h http.Header, body []byte) {
+// keep remembers the secrets of a request. e.mu is held.
+func (e *env) keep(h http.Header, body []byte) {
 	if token, ok := strings.CutPrefix(h.Get("Authorization"), "Bearer "); ok {
-		w.secrets = append(w.secrets, token)
+		e.secrets = append(e.secrets, token)
 	}
 	if h.Get("Content-Type") == "application/x-www-form-urlencoded" {
 		form, _ := url.ParseQuery(string(body))
 		for _, name := range []string{"code", "code_verifier", "refresh_token", "token", "client_secret"} {
 			if v := form.Get(name); v != "" {
-				w.secrets = append(w.secrets, v)
+				e.secrets = append(e.secrets, v)
 			}
 		}
 	}
 }
 
 // keepAnswer remembers the secrets of an answer.
-func (w *world) keepAnswer(body []byte) {
+func (e *env) keepAnswer(body []byte) {
 	var members map[string]any
 	_ = json.Unmarshal(body, &members)
-	w.mu.Lock()
-	defer w.mu.Unlock()
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	for _, name := range []string{"access_token", "refresh_token", "id_token", "client_secret", "registration_access_token"} {
 		if v, _ := members[name].(string); v != "" {
-			w.secrets = append(w.secrets, v)
+			e.secrets = append(e.secrets, v)
 		}
 	}
 }
 
-// wantNoSecret looks for every secret that went over the network. w.mu is held.
-func (w *world) wantNoSecret(where, text string) {
-	for _, s := range w.secrets {
+// wantNoSecret looks for every secret that went over the network. e.mu is held.
+func (e *env) wantNoSecret(where, text string) {
+	for _, s := range e.secrets {
 		if strings.Contains(text, s) {
-			w.t.Errorf("%s shows a secret: %s", where, strings.ReplaceAll(text, s, "SECRET"))
+			e.t.Errorf("%s shows a secret: %s", where, strings.ReplaceAll(text, s, "SECRET"))
 		}
 	}
 }
@@ -369,35 +377,35 @@ func (w *world) wantNoSecret(where, text string) {
 type connKey struct{}
 
 // ServeHTTP is the proxy.
-func (w *world) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+func (e *env) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
 		panic(http.ErrAbortHandler)
 	}
 	x := exchangeOf(r, body)
-	w.mu.Lock()
-	f := w.fault
+	e.mu.Lock()
+	f := e.fault
 	if f != nil && (r.URL.Query().Has(moved) || r.Host == elsewhereHost) {
-		w.count.followed++
+		e.count.followed++
 	}
-	if !x.belongs(w.on) {
+	if !x.belongs(e.on) {
 		f = nil
 	}
-	over := w.over
-	w.mu.Unlock()
+	ended := e.ended
+	e.mu.Unlock()
 	if f == nil || f.play == nil {
-		w.forward(rw, r, body)
+		e.forward(rw, r, body)
 		return
 	}
-	f.play(&strike{world: w, rw: rw, r: r, x: x, body: body, over: over})
+	f.play(&strike{env: e, rw: rw, r: r, x: x, body: body, ended: ended})
 }
 
 // ask asks the sandbox, whose answers name its own origins, on loopback: the proxy puts the public
 // ones in their place, and does the reverse in requests.
-func (w *world) ask(r *http.Request, body []byte) (*http.Response, error) {
-	to := w.box.AuthURL()
+func (e *env) ask(r *http.Request, body []byte) (*http.Response, error) {
+	to := e.box.AuthURL()
 	if strings.HasPrefix(r.URL.Path, "/mcp") || strings.HasPrefix(r.URL.Path, "/.well-known/oauth-protected-resource") {
-		to = w.box.APIURL()
+		to = e.box.APIURL()
 	}
 	path := r.URL.Path
 	switch exchangeOf(r, body) {
@@ -410,47 +418,47 @@ func (w *world) ask(r *http.Request, body []byte) (*http.Response, error) {
 	query.Del(moved)
 	u := to + path
 	if len(query) > 0 {
-		u += "?" + w.inward(query.Encode())
+		u += "?" + e.inward(query.Encode())
 	}
-	body = []byte(w.inward(string(body)))
+	body = []byte(e.inward(string(body)))
 	out, err := http.NewRequestWithContext(r.Context(), r.Method, u, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
 	out.Header = r.Header.Clone()
 	out.Header.Del("Accept-Encoding")
-	resp, err := w.site.upstream.RoundTrip(out)
+	resp, err := e.servers.upstream.RoundTrip(out)
 	if err != nil {
 		return nil, err
 	}
 	for name, values := range resp.Header {
 		for i, v := range values {
-			resp.Header[name][i] = w.outward(v)
+			resp.Header[name][i] = e.outward(v)
 		}
 	}
 	return resp, nil
 }
 
-func (w *world) inward(s string) string { return w.rename().Replace(s) }
+func (e *env) inward(s string) string { return e.rename().Replace(s) }
 
-func (w *world) outward(s string) string {
-	return strings.NewReplacer(w.box.APIURL(), "https://"+serverHost, w.box.AuthURL(), "https://"+authHost,
-		url.QueryEscape(w.box.APIURL()), url.QueryEscape("https://"+serverHost),
-		url.QueryEscape(w.box.AuthURL()), url.QueryEscape("https://"+authHost)).Replace(s)
+func (e *env) outward(s string) string {
+	return strings.NewReplacer(e.box.APIURL(), "https://"+serverHost, e.box.AuthURL(), "https://"+authHost,
+		url.QueryEscape(e.box.APIURL()), url.QueryEscape("https://"+serverHost),
+		url.QueryEscape(e.box.AuthURL()), url.QueryEscape("https://"+authHost)).Replace(s)
 }
 
-func (w *world) rename() *strings.Replacer {
-	return strings.NewReplacer("https://"+serverHost, w.box.APIURL(), "https://"+authHost, w.box.AuthURL(),
-		url.QueryEscape("https://"+serverHost), url.QueryEscape(w.box.APIURL()),
-		url.QueryEscape("https://"+authHost), url.QueryEscape(w.box.AuthURL()))
+func (e *env) rename() *strings.Replacer {
+	return strings.NewReplacer("https://"+serverHost, e.box.APIURL(), "https://"+authHost, e.box.AuthURL(),
+		url.QueryEscape("https://"+serverHost), url.QueryEscape(e.box.APIURL()),
+		url.QueryEscape("https://"+authHost), url.QueryEscape(e.box.AuthURL()))
 }
 
 // forward answers as the sandbox does.
-func (w *world) forward(rw http.ResponseWriter, r *http.Request, body []byte) {
-	resp, err := w.ask(r, body)
+func (e *env) forward(rw http.ResponseWriter, r *http.Request, body []byte) {
+	resp, err := e.ask(r, body)
 	if err != nil {
 		if r.Context().Err() == nil {
-			w.wrong("the sandbox does not answer: %v", err)
+			e.wrong("the sandbox does not answer: %v", err)
 		}
 		panic(http.ErrAbortHandler)
 	}
@@ -459,15 +467,15 @@ func (w *world) forward(rw http.ResponseWriter, r *http.Request, body []byte) {
 		rw.Header()[name] = values
 	}
 	if strings.HasPrefix(resp.Header.Get("Content-Type"), "text/event-stream") {
-		w.forwardStream(rw, r, resp)
+		e.forwardStream(rw, r, resp)
 		return
 	}
 	answer, err := io.ReadAll(resp.Body)
 	if err != nil {
 		panic(http.ErrAbortHandler)
 	}
-	answer = []byte(w.outward(string(answer)))
-	w.keepAnswer(answer)
+	answer = []byte(e.outward(string(answer)))
+	e.keepAnswer(answer)
 	if resp.StatusCode >= 200 && resp.StatusCode != http.StatusNoContent {
 		rw.Header().Set("Content-Length", strconv.Itoa(len(answer)))
 	}
@@ -477,7 +485,7 @@ func (w *world) forward(rw http.ResponseWriter, r *http.Request, body []byte) {
 
 // forwardStream passes events on as they come. A stream that the client opened by itself begins
 // with one of the proxy's, so that the client can tell that it has arrived.
-func (w *world) forwardStream(rw http.ResponseWriter, r *http.Request, resp *http.Response) {
+func (e *env) forwardStream(rw http.ResponseWriter, r *http.Request, resp *http.Response) {
 	rw.WriteHeader(resp.StatusCode)
 	flush := http.NewResponseController(rw).Flush
 	if r.Method == http.MethodGet {
@@ -500,8 +508,8 @@ func (w *world) forwardStream(rw http.ResponseWriter, r *http.Request, resp *htt
 const toolsChanged = `data: {"jsonrpc":"2.0","method":"notifications/tools/list_changed"}` + "\n\n"
 
 // browse is the user's browser, which signs in and approves at once.
-func (w *world) browse(ctx context.Context, address string) error {
-	browser, end := w.newBrowser()
+func (e *env) browse(ctx context.Context, address string) error {
+	browser, end := e.newBrowser()
 	defer end()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
@@ -517,13 +525,13 @@ func (w *world) browse(ctx context.Context, address string) error {
 }
 
 // newBrowser returns a browser that has no cookies yet.
-func (w *world) newBrowser() (browser *http.Client, end func()) {
+func (e *env) newBrowser() (browser *http.Client, end func()) {
 	jar, _ := cookiejar.New(nil)
 	through := &http.Transport{
-		TLSClientConfig: &tls.Config{RootCAs: w.site.roots},
+		TLSClientConfig: &tls.Config{RootCAs: e.servers.roots},
 		DialContext: func(ctx context.Context, network, to string) (net.Conn, error) {
 			if strings.HasSuffix(to, ":443") {
-				to = w.proxy.Listener.Addr().String()
+				to = e.proxy.Listener.Addr().String()
 			}
 			return new(net.Dialer).DialContext(ctx, network, to)
 		},
@@ -533,46 +541,46 @@ func (w *world) newBrowser() (browser *http.Client, end func()) {
 
 // seed stores a grant whose access token the client takes to end at that time. The server takes
 // it for longer.
-func (w *world) seed(ends time.Time) {
-	w.t.Helper()
-	tokens, err := w.box.Issue(w.user, sandbox.IssueOptions{})
+func (e *env) seed(ends time.Time) {
+	e.t.Helper()
+	tokens, err := e.box.Issue(e.user, sandbox.IssueOptions{})
 	if err != nil {
-		w.t.Fatal(err)
+		e.t.Fatal(err)
 	}
 	g := &tokenstore.Grant{
 		Server: serverURL, SignIn: "earlier", Issuer: issuerURL,
-		TokenEndpoint:      w.outward(tokens.TokenEndpoint),
+		TokenEndpoint:      e.outward(tokens.TokenEndpoint),
 		RevocationEndpoint: issuerURL + "/protocol/openid-connect/revoke",
 		ClientID:           tokens.ClientID, AuthMethod: "none", Resource: serverURL,
 		ScopesRequested: strings.Fields(tokens.Scope), ScopesGranted: strings.Fields(tokens.Scope),
 		AccessToken: tokenstore.NewSecret(tokens.AccessToken), ObtainedAt: ends.Add(-30 * time.Minute), ExpiresAt: ends,
 		RefreshToken: tokenstore.NewSecret(tokens.RefreshToken), RefreshExpiresAt: ends.Add(24 * time.Hour),
 	}
-	err = w.store.Update(context.Background(), w.key(), func(ctx context.Context, l *tokenstore.Locked) error {
+	err = e.store.Update(context.Background(), e.key(), func(ctx context.Context, l *tokenstore.Locked) error {
 		_, err := l.Save(ctx, tokenstore.Record{Grant: g})
 		return err
 	})
 	if err != nil {
-		w.t.Fatal(err)
+		e.t.Fatal(err)
 	}
 }
 
 var registrationKey = tokenstore.RegistrationKey(issuerURL, appName, "https://"+serverHost, "http://127.0.0.1/callback")
 
-func (w *world) key() tokenstore.Key { return tokenstore.GrantKey(serverURL, "") }
+func (e *env) key() tokenstore.Key { return tokenstore.GrantKey(serverURL, "") }
 
-// A kept is what is stored.
+// A kept is everything in the client's store.
 type kept struct {
 	grant        *tokenstore.Grant
 	registration *tokenstore.Registration
 	mark         tokenstore.Mark
 }
 
-func (w *world) kept() (k kept) {
-	w.t.Helper()
+func (e *env) kept() (k kept) {
+	e.t.Helper()
 	ctx := context.Background()
 	read := func(key tokenstore.Key) (r tokenstore.Record) {
-		err := w.store.Update(ctx, key, func(ctx context.Context, l *tokenstore.Locked) (err error) {
+		err := e.store.Update(ctx, key, func(ctx context.Context, l *tokenstore.Locked) (err error) {
 			if r, err = l.Get(ctx); err != nil {
 				return err
 			}
@@ -582,12 +590,12 @@ func (w *world) kept() (k kept) {
 			return err
 		})
 		if err != nil && !errors.Is(err, tokenstore.ErrNotFound) {
-			w.t.Errorf("read the store: %v", err)
+			e.t.Errorf("read the store: %v", err)
 		}
 		return r
 	}
 	k.registration = read(registrationKey).Registration
-	k.grant = read(w.key()).Grant
+	k.grant = read(e.key()).Grant
 	return k
 }
 
@@ -625,18 +633,18 @@ func (k kept) changes(before kept) string {
 	return strings.Join(said, ", ")
 }
 
-// connect connects a session that the cell ends.
-func (w *world) connect() (*mcp.ClientSession, error) {
-	session, err := timely(w.t, "Connect", w.client.Connect)
+// connect connects a session that the case ends.
+func (e *env) connect() (*mcp.ClientSession, error) {
+	session, err := timely(e.t, "Connect", e.client.Connect)
 	if err == nil {
-		w.t.Cleanup(func() { _ = session.Close() })
+		e.t.Cleanup(func() { _ = session.Close() })
 	}
 	return session, err
 }
 
 // call calls a tool.
-func (w *world) call(session *mcp.ClientSession) error {
-	_, err := timely(w.t, "CallTool", func(ctx context.Context) (*mcp.CallToolResult, error) {
+func (e *env) call(session *mcp.ClientSession) error {
+	_, err := timely(e.t, "CallTool", func(ctx context.Context) (*mcp.CallToolResult, error) {
 		return call(ctx, session)
 	})
 	return err
@@ -651,9 +659,9 @@ func call(ctx context.Context, session *mcp.ClientSession) (*mcp.CallToolResult,
 }
 
 // login signs in.
-func (w *world) login() error {
-	_, err := timely(w.t, "Login", func(ctx context.Context) (struct{}, error) {
-		return struct{}{}, w.client.Login(ctx, nil)
+func (e *env) login() error {
+	_, err := timely(e.t, "Login", func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, e.client.Login(ctx, nil)
 	})
 	return err
 }

@@ -100,18 +100,18 @@ type fault struct {
 	stalls bool   // it is noticed by a deadline
 	waits  bool   // the answer has a Retry-After
 
-	connect func(*world) transport // plays a fault of the connection, in place of play
+	connect func(*env) transport // plays a fault of the connection, in place of play
 	play    func(*strike)
 }
 
-// A strike is a request that a fault is played on.
+// A strike is one request that a fault is played to, with the answer that it is to have.
 type strike struct {
-	*world
-	rw   http.ResponseWriter
-	r    *http.Request
-	x    exchange
-	body []byte
-	over chan struct{}
+	*env
+	rw    http.ResponseWriter
+	r     *http.Request
+	x     exchange
+	body  []byte
+	ended chan struct{}
 }
 
 // An answer is what the sandbox says.
@@ -132,11 +132,11 @@ const (
 // The faults, in the order of the tables.
 var (
 	refusedConnection = &fault{name: "refused connection", what: "nobody listens", cause: "`syscall.ECONNREFUSED`",
-		connect: func(w *world) transport { return w.transport(w.resolve, refuse) }}
+		connect: func(e *env) transport { return e.transport(e.resolve, refuse) }}
 	dnsFailure = &fault{name: "DNS failure", what: "the name is not known", cause: "`*net.DNSError`",
-		connect: func(w *world) transport { return w.transport(unknownName, w.dial) }}
+		connect: func(e *env) transport { return e.transport(unknownName, e.dial) }}
 	tlsFailure = &fault{name: "TLS failure", what: "nobody vouches for the certificate", cause: "`*tls.CertificateVerificationError`",
-		connect: func(w *world) transport { return w.transport(w.resolve, w.dialStranger) }}
+		connect: func(e *env) transport { return e.transport(e.resolve, e.dialStranger) }}
 
 	timeoutBefore = &fault{name: "timeout before the headers", what: "nothing is answered", cause: deadline, stalls: true,
 		play: func(s *strike) { s.hold() }}
@@ -210,7 +210,7 @@ var (
 				select {
 				case <-s.r.Context().Done():
 					s.hold() // an end in good order may still reach the client
-				case <-s.over:
+				case <-s.ended:
 					s.hold()
 				case <-time.After(50 * time.Millisecond):
 				}
@@ -297,8 +297,8 @@ func unknownName(_ context.Context, host string) ([]netip.Addr, error) {
 	return nil, &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
 }
 
-func (w *world) dialStranger(ctx context.Context, network, address string) (net.Conn, error) {
-	return new(net.Dialer).DialContext(ctx, network, w.site.stranger.Listener.Addr().String())
+func (e *env) dialStranger(ctx context.Context, network, address string) (net.Conn, error) {
+	return new(net.Dialer).DialContext(ctx, network, e.servers.stranger.Listener.Addr().String())
 }
 
 // answer has the request carried out.
@@ -378,7 +378,7 @@ func (s *strike) flush() { _ = http.NewResponseController(s.rw).Flush() }
 func (s *strike) hold() {
 	select {
 	case <-s.r.Context().Done():
-	case <-s.over:
+	case <-s.ended:
 	}
 	panic(http.ErrAbortHandler)
 }
@@ -436,7 +436,7 @@ succeeds with what it has. Of what the user reads, CAUSE is the fault's own, and
 `
 
 // legend explains the faults.
-func legend(*testing.T, *stage) string {
+func legend(*testing.T, *suite) string {
 	var rows [][]string
 	for _, f := range all {
 		rows = append(rows, []string{f.name, f.what, f.cause})

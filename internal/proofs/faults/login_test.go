@@ -62,8 +62,8 @@ var exchangeDecisions = []decision{
 	{on: []*fault{wrongContentType}, err: "none", asked: 1, store: signedIn, after: goesOn},
 }
 
-func exchangePart(t *testing.T, s *stage) string {
-	return exchangeRule + "\n" + s.decided(t, exchangeDecisions, s.loginCell(codeExchange))
+func exchangeList(t *testing.T, s *suite) string {
+	return exchangeRule + "\n" + s.decided(t, exchangeDecisions, s.loginCase(codeExchange))
 }
 
 var badMetadata = answering("400 `invalid_client_metadata`", 400, `{"error":"invalid_client_metadata"}`)
@@ -92,8 +92,8 @@ var registrationDecisions = []decision{
 	{on: []*fault{wrongContentType}, err: "none", asked: 1, store: signedIn, after: goesOn},
 }
 
-func registrationPart(t *testing.T, s *stage) string {
-	return registrationRule + "\n" + s.decided(t, registrationDecisions, s.loginCell(registration))
+func registrationList(t *testing.T, s *suite) string {
+	return registrationRule + "\n" + s.decided(t, registrationDecisions, s.loginCase(registration))
 }
 
 const metadataRule = `A document may be at several addresses, and each is asked once, for as long as a request may take: one may
@@ -140,12 +140,12 @@ func metadataDecisions(places int) []decision {
 	}
 }
 
-func resourceMetadataPart(t *testing.T, s *stage) string {
-	return metadataRule + "\n" + s.decided(t, metadataDecisions(2), s.loginCell(resourceMetadata))
+func resourceMetadataList(t *testing.T, s *suite) string {
+	return metadataRule + "\n" + s.decided(t, metadataDecisions(2), s.loginCase(resourceMetadata))
 }
 
-func serverMetadataPart(t *testing.T, s *stage) string {
-	return metadataRule + "\n" + s.decided(t, metadataDecisions(3), s.loginCell(serverMetadata))
+func serverMetadataList(t *testing.T, s *suite) string {
+	return metadataRule + "\n" + s.decided(t, metadataDecisions(3), s.loginCase(serverMetadata))
 }
 
 const probeRule = `What is asked is whether the server wants a token, and a 401 says so by its headers. Whatever else it answers, a sign-in
@@ -172,11 +172,11 @@ var probeDecisions = []decision{
 	},
 }
 
-func probePart(t *testing.T, s *stage) string {
+func probeList(t *testing.T, s *suite) string {
 	var alone, whole string
 	var kinds sync.WaitGroup
-	kinds.Go(func() { alone = s.decided(t, probeDecisions, s.loginCell(probe)) })
-	kinds.Go(func() { whole = s.some(t, serverDecisions, " of the whole server", s.loginCell(wholeServer)) })
+	kinds.Go(func() { alone = s.decided(t, probeDecisions, s.loginCase(probe)) })
+	kinds.Go(func() { whole = s.some(t, serverDecisions, " of the whole server", s.loginCase(wholeServer)) })
 	kinds.Wait()
 	return probeRule + "\n" + alone + "\nThe same of all that the server is asked, its metadata included: one that is out of order is not one without a sign-in.\n\n" + whole
 }
@@ -196,29 +196,29 @@ var serverDecisions = []decision{
 	},
 }
 
-// loginCell signs in, where an older session is there, and once more when the fault is gone.
-func (s *stage) loginCell(x exchange) cell {
+// loginCase signs in, where an older session is there, and once more when the fault is gone.
+func (s *suite) loginCase(x exchange) caseFunc {
 	return func(t *testing.T, f *fault, d decision) error {
-		w := newWorld(t, s.site, s.site.modern, func(c *mcpclient.Client) {
+		e := newEnv(t, s.servers, s.servers.modern, func(c *mcpclient.Client) {
 			c.RequestTimeout = f.timeout(d)
 		})
-		w.seed(time.Now().Add(time.Hour))
-		before := w.kept()
-		w.begin(x, f)
-		err := w.login()
-		w.want(f, d, err, before)
-		w.end()
-		session, again := w.connect() // with the older session, or with the new one
+		e.seed(time.Now().Add(time.Hour))
+		before := e.kept()
+		e.startFault(x, f)
+		err := e.login()
+		e.want(f, d, err, before)
+		e.endFault()
+		session, again := e.connect() // with the older session, or with the new one
 		if again == nil {
-			again = w.call(session)
+			again = e.call(session)
 		}
 		if again != nil {
 			t.Errorf("the session: %v", again)
 		}
-		if again := w.login(); again != nil {
+		if again := e.login(); again != nil {
 			t.Errorf("when the fault is gone: %v", again)
 		}
-		if got := w.kept().changes(before); got != signedIn {
+		if got := e.kept().changes(before); got != signedIn {
 			t.Errorf("when the fault is gone, the store: %s", got)
 		}
 		return err
@@ -254,22 +254,22 @@ var revokeDecisions = []decision{
 
 const forgotten = "the grant is forgotten"
 
-func revokePart(t *testing.T, s *stage) string {
+func revokeList(t *testing.T, s *suite) string {
 	return revokeRule + "\n" + s.decided(t, revokeDecisions, func(t *testing.T, f *fault, d decision) error {
-		w := newWorld(t, s.site, s.site.modern, func(c *mcpclient.Client) { c.RequestTimeout = f.timeout(d) })
-		w.seed(time.Now().Add(time.Hour))
-		before := w.kept()
-		w.begin(revocation, f)
-		res, err := timely(t, "Logout", w.client.Logout)
+		e := newEnv(t, s.servers, s.servers.modern, func(c *mcpclient.Client) { c.RequestTimeout = f.timeout(d) })
+		e.seed(time.Now().Add(time.Hour))
+		before := e.kept()
+		e.startFault(revocation, f)
+		res, err := timely(t, "Logout", e.client.Logout)
 		if err != nil {
 			t.Fatal(err)
 		}
-		w.want(f, d, res.Err, before)
+		e.want(f, d, res.Err, before)
 		if want := map[bool]mcpclient.Revocation{true: mcpclient.Revoked, false: mcpclient.RevocationFailed}[d.err == "none"]; res.Revocation != want {
 			t.Errorf("revocation: %s, want %s", res.Revocation, want)
 		}
-		w.end()
-		if again := w.login(); again != nil {
+		e.endFault()
+		if again := e.login(); again != nil {
 			t.Errorf("when the fault is gone: %v", again)
 		}
 		return res.Err

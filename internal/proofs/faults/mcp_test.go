@@ -83,40 +83,40 @@ does, and what bounds it here is the caller's deadline.
 A call that is answered with a JSON document (without a session, MCP 2026-07-28):
 `
 
-func mcpPostPart(t *testing.T, s *stage) string {
+func mcpPostList(t *testing.T, s *suite) string {
 	var (
 		document, stream, connect string
 		kinds                     sync.WaitGroup
 	)
-	kinds.Go(func() { document = s.decided(t, callDecisions(false), s.callCell(false)) })
-	kinds.Go(func() { stream = s.some(t, callDecisions(true), " streamed", s.callCell(true)) })
-	kinds.Go(func() { connect = s.some(t, connectDecisions, " at Connect", s.connectCell) })
+	kinds.Go(func() { document = s.decided(t, callDecisions(false), s.callCase(false)) })
+	kinds.Go(func() { stream = s.some(t, callDecisions(true), " streamed", s.callCase(true)) })
+	kinds.Go(func() { connect = s.some(t, connectDecisions, " at Connect", s.connectCase) })
 	kinds.Wait()
 	return callRule + "\n" + document +
 		"\nA call that is answered with a stream (in a session, MCP 2025-11-25):\n\n" + stream +
 		"\nConnect:\n\n" + connect
 }
 
-// connectCell connects, and once more when the fault is gone.
-func (s *stage) connectCell(t *testing.T, f *fault, d decision) error {
-	w := newWorld(t, s.site, s.site.modern, func(c *mcpclient.Client) { c.NonInteractive = true })
-	w.json = true
-	w.seed(time.Now().Add(time.Hour))
-	before := w.kept()
-	w.begin(connecting, f)
+// connectCase connects, and once more when the fault is gone.
+func (s *suite) connectCase(t *testing.T, f *fault, d decision) error {
+	e := newEnv(t, s.servers, s.servers.modern, func(c *mcpclient.Client) { c.NonInteractive = true })
+	e.json = true
+	e.seed(time.Now().Add(time.Hour))
+	before := e.kept()
+	e.startFault(connecting, f)
 	session, err := timely(t, "Connect", func(ctx context.Context) (*mcp.ClientSession, error) {
 		ctx, cancel := f.within(ctx)
 		defer cancel()
-		return w.client.Connect(ctx)
+		return e.client.Connect(ctx)
 	})
 	if err == nil {
 		_ = session.Close()
 	}
-	w.want(f, d, err, before)
-	w.end()
-	session, again := w.connect()
+	e.want(f, d, err, before)
+	e.endFault()
+	session, again := e.connect()
 	if again == nil {
-		again = w.call(session)
+		again = e.call(session)
 	}
 	if again != nil {
 		t.Errorf("when the fault is gone: %v", again)
@@ -132,30 +132,30 @@ func (f *fault) within(ctx context.Context) (context.Context, context.CancelFunc
 	return context.WithCancel(ctx)
 }
 
-// callCell calls a tool, and once more in the same session when the fault is gone.
-func (s *stage) callCell(streamed bool) cell {
+// callCase calls a tool, and once more in the same session when the fault is gone.
+func (s *suite) callCase(streamed bool) caseFunc {
 	return func(t *testing.T, f *fault, d decision) error {
-		era := s.site.modern
+		era := s.servers.modern
 		if streamed {
-			era = s.site.legacy
+			era = s.servers.legacy
 		}
-		w := newWorld(t, s.site, era, func(c *mcpclient.Client) { c.NonInteractive = true })
-		w.json = !streamed
-		w.seed(time.Now().Add(time.Hour))
-		session, err := w.connect()
+		e := newEnv(t, s.servers, era, func(c *mcpclient.Client) { c.NonInteractive = true })
+		e.json = !streamed
+		e.seed(time.Now().Add(time.Hour))
+		session, err := e.connect()
 		if err != nil {
 			t.Fatal(err)
 		}
-		before := w.kept()
-		w.begin(mcpPost, f)
+		before := e.kept()
+		e.startFault(mcpPost, f)
 		_, err = timely(t, "CallTool", func(ctx context.Context) (*mcp.CallToolResult, error) {
 			ctx, cancel := f.within(ctx)
 			defer cancel()
 			return call(ctx, session)
 		})
-		w.want(f, d, err, before)
-		w.end()
-		if err := w.call(session); err != nil {
+		e.want(f, d, err, before)
+		e.endFault()
+		if err := e.call(session); err != nil {
 			t.Errorf("when the fault is gone: %v", err)
 		}
 		return err
@@ -194,11 +194,11 @@ var streamDecisions = []decision{
 	{on: []*fault{status400, status403, status404}, err: "none", asked: 1, store: "as it was", after: noStream},
 }
 
-func mcpGetPart(t *testing.T, s *stage) string {
+func mcpGetList(t *testing.T, s *suite) string {
 	var text string
 	var kinds sync.WaitGroup
-	kinds.Go(func() { text = s.decided(t, streamDecisions, s.streamCell) })
-	kinds.Go(func() { s.cells(t, []string{"404 of a session that had a stream"}, s.forgottenCell) })
+	kinds.Go(func() { text = s.decided(t, streamDecisions, s.streamCase) })
+	kinds.Go(func() { s.cases(t, []string{"404 of a session that had a stream"}, s.forgottenCase) })
 	kinds.Wait()
 	return streamRule + "\n" + text + `
 A 404 to a session that had a stream is that of a session that has ended: another one is begun, once.
@@ -206,91 +206,91 @@ A 404 to a session that had a stream is that of a session that has ended: anothe
 }
 
 // listening makes a client that has a stream, in the era that has one.
-func (s *stage) listening(t *testing.T) *world {
-	var w *world
-	w = newWorld(t, s.site, s.site.legacy, func(c *mcpclient.Client) {
+func (s *suite) listening(t *testing.T) *env {
+	var e *env
+	e = newEnv(t, s.servers, s.servers.legacy, func(c *mcpclient.Client) {
 		c.NonInteractive = true
 		c.MCP = &mcp.ClientOptions{
 			Capabilities: &mcp.ClientCapabilities{},
 			ToolListChangedHandler: func(context.Context, *mcp.ToolListChangedRequest) {
-				w.mu.Lock()
-				defer w.mu.Unlock()
-				w.events++
+				e.mu.Lock()
+				defer e.mu.Unlock()
+				e.events++
 			},
 		}
 	})
-	w.seed(time.Now().Add(time.Hour))
-	return w
+	e.seed(time.Now().Add(time.Hour))
+	return e
 }
 
-// streamCell connects, calls, and listens when the fault is gone.
-func (s *stage) streamCell(t *testing.T, f *fault, d decision) error {
-	w := s.listening(t)
-	before := w.kept()
-	w.begin(mcpGet, f)
-	session, err := w.connect()
+// streamCase connects, calls, and listens when the fault is gone.
+func (s *suite) streamCase(t *testing.T, f *fault, d decision) error {
+	e := s.listening(t)
+	before := e.kept()
+	e.startFault(mcpGet, f)
+	session, err := e.connect()
 	if err != nil {
 		t.Fatal(err)
 	}
 	if d.asked == many {
-		w.await("a second request", func() bool { return w.seen().asked >= 2 })
+		e.await("a second request", func() bool { return e.seen().asked >= 2 })
 	} else {
 		time.Sleep(2 * time.Second) // a second request would come within it
 	}
-	if err := w.call(session); err != nil {
+	if err := e.call(session); err != nil {
 		t.Errorf("a call meanwhile: %v", err)
 	}
-	w.want(f, d, nil, before)
+	e.want(f, d, nil, before)
 	least := 500 * time.Millisecond
 	if f.waits {
 		least = retryAfter
 	}
-	times := w.seen().times
+	times := e.seen().times
 	for i := 1; i < len(times) && f != status401; i++ { // which is asked again with another token
 		if gap := times[i].Sub(times[i-1]); gap < least {
 			t.Errorf("asked again after %v", gap)
 		}
 	}
-	w.end()
+	e.endFault()
 	if d.after != noStream {
-		w.await("an event when the fault is gone", func() bool { return w.heard() > 0 })
+		e.await("an event when the fault is gone", func() bool { return e.heard() > 0 })
 	}
-	if err := w.call(session); err != nil {
+	if err := e.call(session); err != nil {
 		t.Errorf("when the fault is gone: %v", err)
 	}
-	if d.after == noStream && w.heard() > 0 {
+	if d.after == noStream && e.heard() > 0 {
 		t.Error("there is a stream")
 	}
 	return nil
 }
 
-// forgottenCell has a server that takes the stream away and then knows of none: each new session
+// forgottenCase has a server that takes the stream away and then knows of none: each new session
 // would lose what the server keeps for it, so they must not follow one another.
-func (s *stage) forgottenCell(t *testing.T, _ int) {
-	w := s.listening(t)
-	session, err := w.connect()
+func (s *suite) forgottenCase(t *testing.T, _ int) {
+	e := s.listening(t)
+	session, err := e.connect()
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.await("an event", func() bool { return w.heard() > 0 })
-	w.begin(mcpGet, status404)
-	w.proxy.CloseClientConnections()
-	w.await("two requests", func() bool { return w.seen().asked >= 2 })
+	e.await("an event", func() bool { return e.heard() > 0 })
+	e.startFault(mcpGet, status404)
+	e.proxy.CloseClientConnections()
+	e.await("two requests", func() bool { return e.seen().asked >= 2 })
 	time.Sleep(3 * time.Second) // a third one would come within it
-	if asked := w.seen().asked; asked != 2 {
+	if asked := e.seen().asked; asked != 2 {
 		t.Errorf("%d requests, want 2: one for each session", asked)
 	}
-	if err := w.call(session); err != nil {
+	if err := e.call(session); err != nil {
 		t.Error(err)
 	}
 }
 
 // await waits for what happens off the path.
-func (w *world) await(what string, ok func() bool) {
-	w.t.Helper()
+func (e *env) await(what string, ok func() bool) {
+	e.t.Helper()
 	for end := time.Now().Add(patience); !ok(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
-			w.t.Fatalf("%s: not within %v", what, patience)
+			e.t.Fatalf("%s: not within %v", what, patience)
 		}
 	}
 }
@@ -298,8 +298,8 @@ func (w *world) await(what string, ok func() bool) {
 // noStream is what a server decides.
 const noStream = "no stream"
 
-func (w *world) heard() int {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.events
+func (e *env) heard() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.events
 }

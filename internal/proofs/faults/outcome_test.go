@@ -136,12 +136,12 @@ type decision struct {
 
 const many = -1
 
-// A cell plays one fault. It returns the error that the user got.
-type cell func(t *testing.T, f *fault, d decision) error
+// A case plays one fault. It returns the error that the user got.
+type caseFunc func(t *testing.T, f *fault, d decision) error
 
 // decided plays all faults, and those of the exchange's own, and returns the table of what came of
 // them.
-func (s *stage) decided(t *testing.T, decisions []decision, play cell) string {
+func (s *suite) decided(t *testing.T, decisions []decision, play caseFunc) string {
 	t.Helper()
 	for _, f := range all {
 		if !slices.ContainsFunc(decisions, func(d decision) bool { return slices.Contains(d.on, f) }) {
@@ -152,7 +152,7 @@ func (s *stage) decided(t *testing.T, decisions []decision, play cell) string {
 }
 
 // some is decided for an exchange of which not every fault says anything new.
-func (s *stage) some(t *testing.T, decisions []decision, suffix string, play cell) string {
+func (s *suite) some(t *testing.T, decisions []decision, suffix string, play caseFunc) string {
 	t.Helper()
 	of := map[*fault]decision{}
 	var faults []*fault
@@ -167,7 +167,7 @@ func (s *stage) some(t *testing.T, decisions []decision, suffix string, play cel
 	}
 	var mu sync.Mutex
 	read := map[*fault]string{}
-	s.cells(t, suffixed(names(faults), suffix), func(t *testing.T, i int) {
+	s.cases(t, suffixed(names(faults), suffix), func(t *testing.T, i int) {
 		err := play(t, faults[i], of[faults[i]])
 		mu.Lock()
 		defer mu.Unlock()
@@ -199,31 +199,31 @@ func (s *stage) some(t *testing.T, decisions []decision, suffix string, play cel
 	return table([]string{"fault", "error", "requests", "store", "when it is over", "the user reads"}, rows)
 }
 
-// want holds a cell to what was decided of it, so far as that is the same for all exchanges.
-func (w *world) want(f *fault, d decision, err error, before kept) {
-	w.t.Helper()
+// want holds a case to what was decided of it, so far as that is the same for all exchanges.
+func (e *env) want(f *fault, d decision, err error, before kept) {
+	e.t.Helper()
 	if got, want := identity(err), strings.Replace(d.err, cause, f.cause, 1); got != want {
-		w.t.Errorf("error: %s\nwant: %s\n%v", got, want, err)
+		e.t.Errorf("error: %s\nwant: %s\n%v", got, want, err)
 	}
-	c := w.seen()
+	c := e.seen()
 	if d.asked != many && c.asked != d.asked || c.followed != d.followed {
-		w.t.Errorf("%d requests and %d redirected ones, want %d and %d", c.asked, c.followed, d.asked, d.followed)
+		e.t.Errorf("%d requests and %d redirected ones, want %d and %d", c.asked, c.followed, d.asked, d.followed)
 	}
-	if got := w.kept().changes(before); got != d.store {
-		w.t.Errorf("the store: %s, want: %s", got, d.store)
+	if got := e.kept().changes(before); got != d.store {
+		e.t.Errorf("the store: %s, want: %s", got, d.store)
 	}
 	if c.mostBytes > mostRead {
-		w.t.Errorf("%d bytes of an answer were read", c.mostBytes)
+		e.t.Errorf("%d bytes of an answer were read", c.mostBytes)
 	}
 	if status, wait, ok := said(err); ok && f.status != 0 && status != f.status {
-		w.t.Errorf("the error has status %d, want %d", status, f.status)
+		e.t.Errorf("the error has status %d, want %d", status, f.status)
 	} else if ok && f.waits && wait >= 0 && wait != retryAfter {
-		w.t.Errorf("the error asks to wait for %v, want %v", wait, retryAfter)
+		e.t.Errorf("the error asks to wait for %v, want %v", wait, retryAfter)
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	for _, verb := range []string{"%v", "%+v", "%#v", "%q"} {
-		w.wantNoSecret("an error under "+verb, fmt.Sprintf(verb, err))
+		e.wantNoSecret("an error under "+verb, fmt.Sprintf(verb, err))
 	}
 }
 
@@ -279,8 +279,8 @@ func sentence(err error) string {
 	return s
 }
 
-// timeout is the RequestTimeout for a cell: short where a deadline is what ends it, and where
-// none shall be waited for, longer than a cell may take.
+// timeout is the RequestTimeout for a case: short where a deadline is what ends it, and where
+// none shall be waited for, longer than a case may take.
 func (f *fault) timeout(d decision) time.Duration {
 	if f.stalls && strings.HasSuffix(d.err, cause) {
 		return shortly

@@ -101,7 +101,7 @@ the server says that the grant has ended.
 A command that starts with an access token that has ended:
 `
 
-func refreshPart(t *testing.T, s *stage) string {
+func refreshList(t *testing.T, s *suite) string {
 	var (
 		text   string
 		faults []*fault
@@ -113,12 +113,12 @@ func refreshPart(t *testing.T, s *stage) string {
 			faults, of = append(faults, f), append(of, d)
 		}
 	}
-	kinds.Go(func() { text = s.decided(t, refreshDecisions, s.refreshCell) })
+	kinds.Go(func() { text = s.decided(t, refreshDecisions, s.refreshCase) })
 	kinds.Go(func() {
-		s.cells(t, suffixed(names(faults), " in mid-session"), func(t *testing.T, i int) { s.refusedCell(t, faults[i], of[i]) })
+		s.cases(t, suffixed(names(faults), " in mid-session"), func(t *testing.T, i int) { s.refusedCase(t, faults[i], of[i]) })
 	})
 	kinds.Go(func() {
-		s.cells(t, suffixed(names(faults), " while the token lives"), func(t *testing.T, i int) { s.earlyCell(t, faults[i], of[i]) })
+		s.cases(t, suffixed(names(faults), " while the token lives"), func(t *testing.T, i int) { s.earlyCase(t, faults[i], of[i]) })
 	})
 	kinds.Wait()
 	return refreshRule + "\n" + text + `
@@ -129,74 +129,74 @@ While the access token lives: no error. Calls go on, and what is stored is the s
 `
 }
 
-// refreshCell starts with a token that has ended.
-func (s *stage) refreshCell(t *testing.T, f *fault, d decision) error {
-	w := refreshWorld(t, "HTTP/1.1", s, f, d)
-	w.seed(time.Now().Add(-time.Minute))
-	before := w.kept()
-	w.begin(refreshing, f)
-	err := w.start()
-	w.want(f, d, err, before)
-	w.wantBackoff(f, err, w.start)
-	w.end()
+// refreshCase starts with a token that has ended.
+func (s *suite) refreshCase(t *testing.T, f *fault, d decision) error {
+	e := refreshEnv(t, "HTTP/1.1", s, f, d)
+	e.seed(time.Now().Add(-time.Minute))
+	before := e.kept()
+	e.startFault(refreshing, f)
+	err := e.start()
+	e.want(f, d, err, before)
+	e.wantBackoff(f, err, e.start)
+	e.endFault()
 	var session *mcp.ClientSession
-	w.recovers(d, func() (err error) {
+	e.recovers(d, func() (err error) {
 		if session == nil {
-			if session, err = w.connect(); err != nil {
+			if session, err = e.connect(); err != nil {
 				return err
 			}
 		}
-		return w.call(session)
+		return e.call(session)
 	})
 	return err
 }
 
-// refusedCell has a session whose token the server refuses, over a connection that requests share.
-func (s *stage) refusedCell(t *testing.T, f *fault, d decision) {
-	w := refreshWorld(t, "HTTP/2", s, f, d)
-	w.seed(time.Now().Add(time.Hour))
-	session, err := w.connect()
+// refusedCase has a session whose token the server refuses, over a connection that requests share.
+func (s *suite) refusedCase(t *testing.T, f *fault, d decision) {
+	e := refreshEnv(t, "HTTP/2", s, f, d)
+	e.seed(time.Now().Add(time.Hour))
+	session, err := e.connect()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := w.box.ExpireAccess(w.user); err != nil {
+	if err := e.box.ExpireAccess(e.user); err != nil {
 		t.Fatal(err)
 	}
-	before := w.kept()
-	w.begin(refreshing, f)
-	err = w.call(session)
-	w.want(f, d, err, before)
-	w.wantBackoff(f, err, func() error { return w.call(session) })
-	w.end()
-	w.recovers(d, func() error { return w.call(session) })
+	before := e.kept()
+	e.startFault(refreshing, f)
+	err = e.call(session)
+	e.want(f, d, err, before)
+	e.wantBackoff(f, err, func() error { return e.call(session) })
+	e.endFault()
+	e.recovers(d, func() error { return e.call(session) })
 }
 
-// earlyCell has a token that is near its end.
-func (s *stage) earlyCell(t *testing.T, f *fault, d decision) {
-	w := refreshWorld(t, "HTTP/1.1", s, f, d)
-	w.seed(time.Now().Add(58 * time.Second))
-	before := w.kept()
-	w.begin(refreshing, f)
-	session, err := w.connect()
+// earlyCase has a token that is near its end.
+func (s *suite) earlyCase(t *testing.T, f *fault, d decision) {
+	e := refreshEnv(t, "HTTP/1.1", s, f, d)
+	e.seed(time.Now().Add(58 * time.Second))
+	before := e.kept()
+	e.startFault(refreshing, f)
+	session, err := e.connect()
 	if err != nil {
 		t.Fatal(err)
 	}
 	d.err = "none"
 	// Connect asks for a token several times. Who is slow may find the back-off over.
-	if c := w.seen(); c.asked > d.asked && c.times[1].Sub(c.times[0]) >= firstBackoff {
+	if c := e.seen(); c.asked > d.asked && c.times[1].Sub(c.times[0]) >= firstBackoff {
 		d.asked = c.asked
 	}
-	w.want(f, d, err, before)
+	e.want(f, d, err, before)
 	for range 2 {
-		if err := w.call(session); err != nil {
+		if err := e.call(session); err != nil {
 			t.Error(err)
 		}
-		w.end()
+		e.endFault()
 	}
 }
 
-func refreshWorld(t *testing.T, version string, s *stage, f *fault, d decision) *world {
-	return newWorldOver(t, version, s.site, s.site.modern, func(c *mcpclient.Client) {
+func refreshEnv(t *testing.T, version string, s *suite, f *fault, d decision) *env {
+	return newEnvOver(t, version, s.servers, s.servers.modern, func(c *mcpclient.Client) {
 		c.NonInteractive = true
 		c.RequestTimeout = f.timeout(d)
 	})
@@ -204,54 +204,54 @@ func refreshWorld(t *testing.T, version string, s *stage, f *fault, d decision) 
 
 // start is a command that needs a token. Connect asks for one several times, and on a busy machine the
 // back-off may be over in between; so it comes second.
-func (w *world) start() error {
-	resp, err := timely(w.t, "Get", func(ctx context.Context) (*http.Response, error) {
+func (e *env) start() error {
+	resp, err := timely(e.t, "Get", func(ctx context.Context) (*http.Response, error) {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, serverURL, nil)
 		if err != nil {
 			return nil, err
 		}
-		return w.client.HTTPClient().Do(req)
+		return e.client.HTTPClient().Do(req)
 	})
 	if err != nil {
 		return err
 	}
 	_ = resp.Body.Close()
-	_, err = w.connect()
+	_, err = e.connect()
 	return err
 }
 
 // wantBackoff tries again at once, which must not reach the server, and then waits until it may.
-func (w *world) wantBackoff(f *fault, err error, again func() error) {
-	w.t.Helper()
+func (e *env) wantBackoff(f *fault, err error, again func() error) {
+	e.t.Helper()
 	first := new(refresh.RetryError)
 	if !errors.As(err, &first) {
 		return
 	}
-	c := w.seen()
+	c := e.seen()
 	if f.waits && first.At.Sub(c.times[0]) < retryAfter {
-		w.t.Errorf("next try %v after the first, against Retry-After", first.At.Sub(c.times[0]))
+		e.t.Errorf("next try %v after the first, against Retry-After", first.At.Sub(c.times[0]))
 	}
 	second := new(refresh.RetryError)
 	switch err := again(); {
 	case !errors.As(err, &second):
-		w.t.Errorf("again at once: %v", err)
+		e.t.Errorf("again at once: %v", err)
 	case second.At.Equal(first.At):
-		if asked := w.seen().asked; asked != c.asked {
-			w.t.Errorf("again at once: %d requests", asked-c.asked)
+		if asked := e.seen().asked; asked != c.asked {
+			e.t.Errorf("again at once: %d requests", asked-c.asked)
 		}
 	case time.Now().Before(first.At): // else this test was so slow that it was not at once
-		w.t.Errorf("again at once: %v", err)
+		e.t.Errorf("again at once: %v", err)
 	}
 	time.Sleep(time.Until(second.At))
 }
 
 // recovers tries what failed when the fault is gone.
-func (w *world) recovers(d decision, again func() error) {
-	w.t.Helper()
+func (e *env) recovers(d decision, again func() error) {
+	e.t.Helper()
 	err := again()
 	if d.after == goesOn {
 		if err != nil {
-			w.t.Errorf("when the fault is gone: %v", err)
+			e.t.Errorf("when the fault is gone: %v", err)
 		}
 		return
 	}
@@ -260,12 +260,12 @@ func (w *world) recovers(d decision, again func() error) {
 		want = refresh.ErrAnswerLost
 	}
 	if !errors.Is(err, want) {
-		w.t.Errorf("when the fault is gone: %v, want %v", err, want)
+		e.t.Errorf("when the fault is gone: %v, want %v", err, want)
 	}
-	if err := w.login(); err != nil {
-		w.t.Errorf("a sign-in: %v", err)
+	if err := e.login(); err != nil {
+		e.t.Errorf("a sign-in: %v", err)
 	}
 	if err := again(); err != nil {
-		w.t.Errorf("after the sign-in: %v", err)
+		e.t.Errorf("after the sign-in: %v", err)
 	}
 }

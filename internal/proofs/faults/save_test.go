@@ -28,23 +28,23 @@ const (
 	blip = time.Second // is over while a save is still tried
 )
 
-// A shelf is a cell's store, as two processes see it.
-type shelf struct {
+// A storeEnv is a case's store, as two processes see it.
+type storeEnv struct {
 	t     *testing.T
 	store tokenstore.Store        // the client's
 	other tokenstore.Store        // another process's
 	again func() tokenstore.Store // the client's, of its next process
 
 	dir  string // of a File's records, or of a Keychain's locks
-	line *line  // to the service
+	line *relay // to the service
 	dsn  string // of the database
 
-	held  *together // nil: no other cell shares the line
+	held  *together // nil: no other case shares the relay
 	began bool
 }
 
 // hurry has the client wait for less than a test does.
-func (s *shelf) hurry() {
+func (s *storeEnv) hurry() {
 	switch store := s.store.(type) {
 	case *tokenstore.File:
 		store.LockTimeout = lockTimeout
@@ -55,9 +55,9 @@ func (s *shelf) hurry() {
 	}
 }
 
-// together calls f, with all that share the line: in phase 0 when they fail, in phase 1 when
+// together calls f, with all that share the relay: in phase 0 when they fail, in phase 1 when
 // they go on.
-func (s *shelf) together(phase int, f func()) {
+func (s *storeEnv) together(phase int, f func()) {
 	if s.held == nil {
 		f()
 		return
@@ -69,39 +69,39 @@ func (s *shelf) together(phase int, f func()) {
 	s.held.do(phase, f)
 }
 
-// A trouble is one way in which a store fails.
-type trouble struct {
+// A storeFault is one way in which a store fails.
+type storeFault struct {
 	name  string
-	begin func(*shelf)
-	end   func(*shelf) // nil: it is over by itself
-	wrong func(*shelf) // it is there from the start, in the client's own store
+	begin func(*storeEnv)
+	end   func(*storeEnv) // nil: it is over by itself
+	wrong func(*storeEnv) // it is there from the start, in the client's own store
 }
 
-// A moment is when a trouble begins.
+// A moment is when a storeFault begins.
 type moment struct {
 	name string
 	x    exchange // whose requests are counted
-	play func(*saving) error
+	play func(*saveCase) error
 }
 
 // A saveDecision is what becomes of a moment in some troubles.
 type saveDecision struct {
 	at    *moment
-	on    []*trouble
+	on    []*storeFault
 	err   string // what identity says
 	asked int
 	store string // what kept.changes says, when the trouble is over
 	after string
 }
 
-// A saving is one cell.
-type saving struct {
-	*world
-	shelf   *shelf
-	trouble *trouble
-	d       saveDecision
-	once    sync.Once
-	before  kept
+// A saveCase is one case.
+type saveCase struct {
+	*env
+	storeEnv   *storeEnv
+	storeFault *storeFault
+	d          saveDecision
+	once       sync.Once
+	before     kept
 }
 
 const (
@@ -114,12 +114,12 @@ const (
 )
 
 var (
-	atStart = &moment{"at the start, while the access token lives", refreshing, func(c *saving) error {
+	atStart = &moment{"at the start, while the access token lives", refreshing, func(c *saveCase) error {
 		c.start(time.Now().Add(time.Hour))
 		c.fail()
 		return c.ask()
 	}}
-	inLife = &moment{"in mid-session, while the access token lives", refreshing, func(c *saving) error {
+	inLife = &moment{"in mid-session, while the access token lives", refreshing, func(c *saveCase) error {
 		c.start(time.Now().Add(time.Hour))
 		if err := c.ask(); err != nil {
 			c.t.Fatal(err)
@@ -127,12 +127,12 @@ var (
 		c.fail()
 		return c.ask()
 	}}
-	atRefresh = &moment{"before a refresh", refreshing, func(c *saving) error {
+	atRefresh = &moment{"before a refresh", refreshing, func(c *saveCase) error {
 		c.start(time.Now().Add(-time.Minute))
 		c.fail()
 		return c.ask()
 	}}
-	atSave = &moment{"at the save after a refresh, and over before the process ends", refreshing, func(c *saving) error {
+	atSave = &moment{"at the save after a refresh, and over before the process ends", refreshing, func(c *saveCase) error {
 		c.start(time.Now().Add(-time.Minute))
 		c.failAt(refreshing)
 		err := c.ask()
@@ -142,7 +142,7 @@ var (
 		c.mend()
 		return errors.Join(err, c.restart())
 	}}
-	atSaveForGood = &moment{"at the save after a refresh, and until the process has ended", refreshing, func(c *saving) error {
+	atSaveForGood = &moment{"at the save after a refresh, and until the process has ended", refreshing, func(c *saveCase) error {
 		c.start(time.Now().Add(-time.Minute))
 		c.failAt(refreshing)
 		if err := c.ask(); err != nil {
@@ -155,7 +155,7 @@ var (
 		c.mend()
 		return err
 	}}
-	atSaveForAMoment = &moment{"at the save after a refresh, for a second", refreshing, func(c *saving) error {
+	atSaveForAMoment = &moment{"at the save after a refresh, for a second", refreshing, func(c *saveCase) error {
 		c.start(time.Now().Add(-time.Minute))
 		c.failAt(refreshing)
 		err := c.ask()
@@ -164,33 +164,33 @@ var (
 		}
 		return err
 	}}
-	atClear = &moment{"when the pending mark is to be removed", refreshing, func(c *saving) error {
+	atClear = &moment{"when the pending mark is to be removed", refreshing, func(c *saveCase) error {
 		c.start(time.Now().Add(-time.Minute))
 		c.failAt(refreshing)
 		return c.ask()
 	}}
-	atLogin = &moment{"before a sign-in", codeExchange, func(c *saving) error {
+	atLogin = &moment{"before a sign-in", codeExchange, func(c *saveCase) error {
 		c.start(time.Now().Add(time.Hour))
 		c.fail()
 		return c.login()
 	}}
-	atRegistration = &moment{"at the save after a registration", registration, func(c *saving) error {
+	atRegistration = &moment{"at the save after a registration", registration, func(c *saveCase) error {
 		c.start(time.Now().Add(time.Hour))
 		c.failAt(registration)
 		return c.login()
 	}}
-	atExchange = &moment{"at the save after the exchange", codeExchange, func(c *saving) error {
+	atExchange = &moment{"at the save after the exchange", codeExchange, func(c *saveCase) error {
 		c.start(time.Now().Add(time.Hour))
 		c.failAt(codeExchange)
 		return c.login()
 	}}
 	atExchangeForAMoment = &moment{"at the save after the exchange, for a second", codeExchange, atExchange.play}
-	atLogout             = &moment{"before a logout", revocation, func(c *saving) error {
+	atLogout             = &moment{"before a logout", revocation, func(c *saveCase) error {
 		c.start(time.Now().Add(time.Hour))
 		c.fail()
 		return c.logout()
 	}}
-	atRevocation = &moment{"at a logout, after the revocation", revocation, func(c *saving) error {
+	atRevocation = &moment{"at a logout, after the revocation", revocation, func(c *saveCase) error {
 		c.start(time.Now().Add(time.Hour))
 		c.failAt(revocation)
 		return c.logout()
@@ -198,22 +198,22 @@ var (
 )
 
 // start puts a grant in the store whose access token ends at that time.
-func (c *saving) start(ends time.Time) {
+func (c *saveCase) start(ends time.Time) {
 	c.seed(ends)
 	c.before = c.kept()
-	c.begin(c.d.at.x, &fault{})
+	c.startFault(c.d.at.x, &fault{})
 }
 
-func (c *saving) fail() {
-	if c.trouble.begin != nil {
-		c.trouble.begin(c.shelf)
+func (c *saveCase) fail() {
+	if c.storeFault.begin != nil {
+		c.storeFault.begin(c.storeEnv)
 	}
 }
 
 // failAt has the trouble begin when the server has carried out a request of x and the answer is
 // on its way.
-func (c *saving) failAt(x exchange) {
-	c.begin(x, &fault{play: func(s *strike) {
+func (c *saveCase) failAt(x exchange) {
+	c.startFault(x, &fault{play: func(s *strike) {
 		a := s.answer()
 		c.once.Do(c.fail)
 		s.write(a, a.body)
@@ -221,15 +221,15 @@ func (c *saving) failAt(x exchange) {
 }
 
 // mend ends the trouble, once.
-func (c *saving) mend() {
-	if end := c.trouble.end; end != nil {
-		c.trouble = &trouble{}
-		end(c.shelf)
+func (c *saveCase) mend() {
+	if end := c.storeFault.end; end != nil {
+		c.storeFault = &storeFault{}
+		end(c.storeEnv)
 	}
 }
 
 // ask makes a request that needs a token.
-func (c *saving) ask() error {
+func (c *saveCase) ask() error {
 	resp, err := timely(c.t, "Get", func(ctx context.Context) (*http.Response, error) {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, serverURL, nil)
 		if err != nil {
@@ -247,16 +247,16 @@ func (c *saving) ask() error {
 	return err
 }
 
-func (c *saving) logout() error {
+func (c *saveCase) logout() error {
 	_, err := timely(c.t, "Logout", c.client.Logout)
 	return err
 }
 
 // restart ends the process, as it were, and starts another. It returns what Close says.
-func (c *saving) restart() error {
+func (c *saveCase) restart() error {
 	_, err := timely(c.t, "Close", func(context.Context) (struct{}, error) { return struct{}{}, c.client.Close() })
 	c.client = &mcpclient.Client{
-		Name: appName, Server: serverURL, Store: c.shelf.again(), Transport: c.world, NonInteractive: true,
+		Name: appName, Server: serverURL, Store: c.storeEnv.again(), Transport: c.env, NonInteractive: true,
 		OpenBrowser: c.browse, SignInTimeout: patience, RequestTimeout: 2 * patience,
 	}
 	return err
@@ -275,19 +275,19 @@ func patiently(f func() error) error {
 	return f()
 }
 
-// save plays one cell and returns what the user reads.
-func (s *stage) save(t *testing.T, open func(*testing.T) *shelf, held *together, d saveDecision, tr *trouble) string {
-	c := &saving{shelf: open(t), trouble: tr, d: d}
-	c.shelf.held = held
+// save plays one case and returns what the user reads.
+func (s *suite) save(t *testing.T, open func(*testing.T) *storeEnv, held *together, d saveDecision, tr *storeFault) string {
+	c := &saveCase{storeEnv: open(t), storeFault: tr, d: d}
+	c.storeEnv.held = held
 	if tr.wrong != nil {
-		tr.wrong(c.shelf)
+		tr.wrong(c.storeEnv)
 	}
-	c.world = newWorld(t, s.site, s.site.modern, func(client *mcpclient.Client) {
-		client.Store, client.NonInteractive, client.RequestTimeout = c.shelf.store, true, 2*patience
+	c.env = newEnv(t, s.servers, s.servers.modern, func(client *mcpclient.Client) {
+		client.Store, client.NonInteractive, client.RequestTimeout = c.storeEnv.store, true, 2*patience
 	})
-	c.store = c.shelf.other
+	c.store = c.storeEnv.other
 	err := d.at.play(c)
-	c.end()
+	c.endFault()
 	c.mend()
 	if got := identity(err); got != d.err {
 		t.Errorf("error: %s\nwant: %s\n%v", got, d.err, err)
@@ -349,8 +349,8 @@ func (s *stage) save(t *testing.T, open func(*testing.T) *shelf, held *together,
 		t.Errorf("when it is over: %v", err)
 	}
 	text := sentence(err)
-	if c.shelf.dir != "" {
-		text = strings.ReplaceAll(text, c.shelf.dir, "FOLDER")
+	if c.storeEnv.dir != "" {
+		text = strings.ReplaceAll(text, c.storeEnv.dir, "FOLDER")
 	}
 	text = sockets.ReplaceAllString(text, "FOLDER/")
 	text = operations.ReplaceAllString(text, "is unavailable: OPERATION: $1")
@@ -370,7 +370,7 @@ var (
 
 // keeps says what has become of what was kept. A mark of another generation than the stored one
 // is void.
-func (c *saving) keeps() string {
+func (c *saveCase) keeps() string {
 	r, err := c.store.Get(context.Background(), c.key())
 	if errors.Is(err, tokenstore.ErrCorrupt) {
 		return unreadable
@@ -383,18 +383,18 @@ func (c *saving) keeps() string {
 }
 
 // saves plays what was decided for one kind of store.
-func (s *stage) saves(t *testing.T, open func(*testing.T) *shelf, shares func(*trouble) bool, decisions []saveDecision) string {
+func (s *suite) saves(t *testing.T, open func(*testing.T) *storeEnv, shares func(*storeFault) bool, decisions []saveDecision) string {
 	t.Helper()
 	type one struct {
 		d  saveDecision
-		tr *trouble
+		tr *storeFault
 	}
-	var cells []one
+	var cases []one
 	var labels []string
-	held := map[*trouble]*together{}
+	held := map[*storeFault]*together{}
 	for _, d := range decisions {
 		for _, tr := range d.on {
-			cells = append(cells, one{d, tr})
+			cases = append(cases, one{d, tr})
 			labels = append(labels, tr.name+" "+d.at.name)
 			if shares != nil && shares(tr) {
 				if held[tr] == nil {
@@ -404,33 +404,33 @@ func (s *stage) saves(t *testing.T, open func(*testing.T) *shelf, shares func(*t
 			}
 		}
 	}
-	read := make([]string, len(cells))
-	play := func(chosen func(*trouble) bool) {
+	read := make([]string, len(cases))
+	play := func(chosen func(*storeFault) bool) {
 		var mine []int
 		var names []string
-		for i, c := range cells {
+		for i, c := range cases {
 			if chosen(c.tr) {
 				mine, names = append(mine, i), append(names, labels[i])
 			}
 		}
-		s.cells(t, names, func(t *testing.T, i int) {
-			c := cells[mine[i]]
+		s.cases(t, names, func(t *testing.T, i int) {
+			c := cases[mine[i]]
 			if held[c.tr] != nil {
 				defer held[c.tr].leave()
 			}
 			read[mine[i]] = s.save(t, open, held[c.tr], c.d, c.tr)
 		})
 	}
-	play(func(tr *trouble) bool { return held[tr] == nil })
+	play(func(tr *storeFault) bool { return held[tr] == nil })
 	for tr := range held {
-		play(func(other *trouble) bool { return other == tr })
+		play(func(other *storeFault) bool { return other == tr })
 	}
 	var rows [][]string
 	next := 0
 	for _, d := range decisions {
 		var sentences, names []string
 		for range d.on {
-			names = append(names, cells[next].tr.name)
+			names = append(names, cases[next].tr.name)
 			if s := read[next]; s != "" && !slices.Contains(sentences, s) {
 				sentences = append(sentences, s)
 			}
@@ -443,7 +443,7 @@ func (s *stage) saves(t *testing.T, open func(*testing.T) *shelf, shares func(*t
 	return table([]string{"when", "what", "error", "requests", "store", "when it is over", "the user reads"}, rows)
 }
 
-// together has cells that share a service fail and go on at the same time.
+// together has cases that share a service fail and go on at the same time.
 type together struct {
 	mu   sync.Mutex
 	cond *sync.Cond
@@ -460,7 +460,7 @@ func newTogether() *together {
 
 // do calls f once, when all have come to this phase.
 func (g *together) do(phase int, f func()) {
-	defer time.AfterFunc(patience/2, g.leave).Stop() // a cell that does not run
+	defer time.AfterFunc(patience/2, g.leave).Stop() // a case that does not run
 	g.pass(phase)
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -489,7 +489,7 @@ func (g *together) leave() {
 }
 
 // loggingOut is another process that logs out while this one waits for its lock.
-var loggingOut = &trouble{name: "another process holds the lock and logs out", begin: func(s *shelf) {
+var loggingOut = &storeFault{name: "another process holds the lock and logs out", begin: func(s *storeEnv) {
 	taken := make(chan struct{})
 	go func() {
 		_ = s.other.Update(context.Background(), tokenstore.GrantKey(serverURL, ""), func(ctx context.Context, l *tokenstore.Locked) error {
@@ -502,13 +502,13 @@ var loggingOut = &trouble{name: "another process holds the lock and logs out", b
 }}
 
 // locked has another process hold the lock of the grant.
-var locked = func() *trouble {
+var locked = func() *storeFault {
 	var mu sync.Mutex
-	free := map[*shelf]chan struct{}{}
-	return &trouble{
+	free := map[*storeEnv]chan struct{}{}
+	return &storeFault{
 		name:  "another process holds the lock",
-		wrong: (*shelf).hurry,
-		begin: func(s *shelf) {
+		wrong: (*storeEnv).hurry,
+		begin: func(s *storeEnv) {
 			release, taken := make(chan struct{}), make(chan struct{})
 			mu.Lock()
 			free[s] = release
@@ -522,7 +522,7 @@ var locked = func() *trouble {
 			}()
 			<-taken
 		},
-		end: func(s *shelf) {
+		end: func(s *storeEnv) {
 			mu.Lock()
 			defer mu.Unlock()
 			close(free[s])

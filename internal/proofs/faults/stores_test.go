@@ -25,7 +25,7 @@ import (
 )
 
 // everything is what fails alike in all stores: nothing can be read and nothing written.
-func everything(on []*trouble, cause string) []saveDecision {
+func everything(on []*storeFault, cause string) []saveDecision {
 	unavailable := "step 8, " + cause + "`tokenstore.ErrUnavailable`"
 	return []saveDecision{
 		{atStart, on, unavailable, 0, asItWas, goesOn},
@@ -40,7 +40,7 @@ func everything(on []*trouble, cause string) []saveDecision {
 }
 
 // unsaved is what the server has issued and nobody keeps.
-func unsaved(on []*trouble, cause string) []saveDecision {
+func unsaved(on []*storeFault, cause string) []saveDecision {
 	return []saveDecision{
 		{atSaveForGood, on, "step 8, `mcpclient.ErrNotSaved`, " + cause, 1, "marked as pending", nextLost},
 		{atExchange, on, "step 6, `mcpclient.ErrNotSaved`, " + cause, 1, registered, goesOn},
@@ -48,7 +48,7 @@ func unsaved(on []*trouble, cause string) []saveDecision {
 }
 
 // momentary is what is over while the save is tried again.
-func momentary(on []*trouble) []saveDecision {
+func momentary(on []*storeFault) []saveDecision {
 	return []saveDecision{
 		{atSaveForAMoment, on, "none", 1, "renewed", goesOn},
 		{atExchangeForAMoment, on, "none", 1, signedIn, goesOn},
@@ -56,7 +56,7 @@ func momentary(on []*trouble) []saveDecision {
 }
 
 // unwritable is what can be read and not be written.
-func unwritable(on []*trouble, cause string) []saveDecision {
+func unwritable(on []*storeFault, cause string) []saveDecision {
 	return []saveDecision{
 		{atStart, on, "none", 0, asItWas, goesOn},
 		{atRefresh, on, "step 8, `*refresh.RetryError`, " + cause + "`tokenstore.ErrUnavailable`", 0, asItWas, goesOn},
@@ -68,7 +68,7 @@ func unwritable(on []*trouble, cause string) []saveDecision {
 }
 
 // damaged is what is there and cannot be read.
-func damaged(on ...*trouble) []saveDecision {
+func damaged(on ...*storeFault) []saveDecision {
 	return []saveDecision{
 		{atStart, on, "step 8, `tokenstore.ErrCorrupt`", 0, unreadable, mended},
 		{inLife, on[:1], "none", 0, unreadable, mended},
@@ -79,11 +79,11 @@ func damaged(on ...*trouble) []saveDecision {
 
 // waiting is a lock that another process does not give back in time.
 func waiting() []saveDecision {
-	on := []*trouble{locked}
+	on := []*storeFault{locked}
 	return []saveDecision{
 		{atStart, on, "none", 0, asItWas, goesOn},
 		{atRefresh, on, "step 8, `*refresh.RetryError`, `*tokenstore.LockTimeoutError`", 0, asItWas, goesOn},
-		{atRefresh, []*trouble{loggingOut}, "step 4, `mcpclient.ErrLoginRequired`", 0, forgotten, loggedOut},
+		{atRefresh, []*storeFault{loggingOut}, "step 4, `mcpclient.ErrLoginRequired`", 0, forgotten, loggedOut},
 		{atLogout, on, "step 6, `*tokenstore.LockTimeoutError`", 0, asItWas, goesOn},
 	}
 }
@@ -93,7 +93,7 @@ func itemName(key tokenstore.Key) string {
 	return hex.EncodeToString(sum[:16])
 }
 
-// keys are those of a cell's records.
+// keys are those of a case's records.
 var keys = []tokenstore.Key{
 	tokenstore.GrantKey(serverURL, ""), registrationKey,
 }
@@ -107,49 +107,49 @@ func must(t *testing.T, err error) {
 
 // The troubles of a File.
 var (
-	noFolder = &trouble{name: "a file is where the folder was",
-		begin: func(s *shelf) {
+	noFolder = &storeFault{name: "a file is where the folder was",
+		begin: func(s *storeEnv) {
 			must(s.t, os.Rename(s.dir, s.dir+".away"))
 			must(s.t, os.WriteFile(s.dir, nil, 0o600))
 		},
-		end: func(s *shelf) {
+		end: func(s *storeEnv) {
 			must(s.t, os.Remove(s.dir))
 			must(s.t, os.Rename(s.dir+".away", s.dir))
 		},
 	}
-	notMounted = &trouble{name: "the folder is not there, as if not mounted",
-		begin: func(s *shelf) { must(s.t, os.Rename(s.dir, s.dir+".away")) },
-		end: func(s *shelf) {
+	notMounted = &storeFault{name: "the folder is not there, as if not mounted",
+		begin: func(s *storeEnv) { must(s.t, os.Rename(s.dir, s.dir+".away")) },
+		end: func(s *storeEnv) {
 			must(s.t, os.RemoveAll(s.dir))
 			must(s.t, os.Rename(s.dir+".away", s.dir))
 		},
 	}
-	inTheWay = &trouble{name: "no file can be written",
-		begin: func(s *shelf) {
+	inTheWay = &storeFault{name: "no file can be written",
+		begin: func(s *storeEnv) {
 			for _, key := range keys {
 				for _, e := range []tokenstore.Entry{tokenstore.EntryRecord, tokenstore.EntryMark} {
 					must(s.t, os.MkdirAll(filepath.Join(s.dir, itemName(key)+"."+e.String()+".age.tmp", "in the way"), 0o700))
 				}
 			}
 		},
-		end: func(s *shelf) {
+		end: func(s *storeEnv) {
 			found, _ := filepath.Glob(filepath.Join(s.dir, "*.tmp"))
 			for _, path := range found {
 				must(s.t, os.RemoveAll(path))
 			}
 		},
 	}
-	onceInTheWay = &trouble{name: inTheWay.name, begin: func(s *shelf) {
+	onceInTheWay = &storeFault{name: inTheWay.name, begin: func(s *storeEnv) {
 		inTheWay.begin(s)
 		time.AfterFunc(blip, func() { inTheWay.end(s) })
 	}}
-	markStays = &trouble{name: "its file cannot be removed",
-		begin: func(s *shelf) {
+	markStays = &storeFault{name: "its file cannot be removed",
+		begin: func(s *storeEnv) {
 			path := filepath.Join(s.dir, itemName(keys[0])+".mark.age")
 			must(s.t, os.Rename(path, path+".away"))
 			must(s.t, os.MkdirAll(filepath.Join(path, "in the way"), 0o700))
 		},
-		end: func(s *shelf) {
+		end: func(s *storeEnv) {
 			path := filepath.Join(s.dir, itemName(keys[0])+".mark.age")
 			must(s.t, os.RemoveAll(path))
 			must(s.t, os.Rename(path+".away", path))
@@ -169,12 +169,12 @@ var (
 		data, _ := io.ReadAll(r)
 		return sealFile(identity, bytes.Replace(data, []byte(`"schema":1`), []byte(`"schema":2`), 1))
 	})
-	wrongIdentity = &trouble{name: "the identity is another one", wrong: func(s *shelf) {
+	wrongIdentity = &storeFault{name: "the identity is another one", wrong: func(s *storeEnv) {
 		other, err := age.GenerateX25519Identity()
 		must(s.t, err)
 		s.store = &tokenstore.File{Dir: s.dir, Identity: tokenstore.NewSecret(other.String())}
 	}}
-	wrongPassphrase = &trouble{name: "the folder has no passphrase", wrong: func(s *shelf) {
+	wrongPassphrase = &storeFault{name: "the folder has no passphrase", wrong: func(s *storeEnv) {
 		s.store = &tokenstore.File{Dir: s.dir, Passphrase: func(context.Context, bool) (tokenstore.Secret, error) {
 			return tokenstore.NewSecret("wrong"), nil
 		}}
@@ -192,8 +192,8 @@ func sealFile(identity *age.X25519Identity, data []byte) []byte {
 	return b.Bytes()
 }
 
-func fileTrouble(name string, change func(*age.X25519Identity, []byte) []byte) *trouble {
-	return &trouble{name: name, begin: func(s *shelf) {
+func fileTrouble(name string, change func(*age.X25519Identity, []byte) []byte) *storeFault {
+	return &storeFault{name: name, begin: func(s *storeEnv) {
 		path := filepath.Join(s.dir, itemName(keys[0])+".record.age")
 		sealed, err := os.ReadFile(path)
 		must(s.t, err)
@@ -203,8 +203,8 @@ func fileTrouble(name string, change func(*age.X25519Identity, []byte) []byte) *
 	}}
 }
 
-func saveFilePart(t *testing.T, s *stage) string {
-	open := func(t *testing.T) *shelf {
+func saveFileList(t *testing.T, s *suite) string {
+	open := func(t *testing.T) *storeEnv {
 		identity, err := age.GenerateX25519Identity()
 		if err != nil {
 			t.Fatal(err)
@@ -213,16 +213,16 @@ func saveFilePart(t *testing.T, s *stage) string {
 		file := func() tokenstore.Store {
 			return &tokenstore.File{Dir: dir, Identity: tokenstore.NewSecret(identity.String())}
 		}
-		return &shelf{t: t, store: file(), other: file(), again: file, dir: dir}
+		return &storeEnv{t: t, store: file(), other: file(), again: file, dir: dir}
 	}
-	decisions := everything([]*trouble{noFolder}, "")
-	decisions = append(decisions, saveDecision{atStart, []*trouble{notMounted}, "step 4, `mcpclient.ErrLoginRequired`", 0, asItWas, goesOn})
-	decisions = append(decisions, unsaved([]*trouble{noFolder}, "`tokenstore.ErrUnavailable`")...)
-	decisions = append(decisions, unwritable([]*trouble{inTheWay}, "")...)
-	decisions = append(decisions, momentary([]*trouble{onceInTheWay})...)
-	decisions = append(decisions, saveDecision{atClear, []*trouble{markStays}, "none", 1, "renewed", nextGoesOn})
+	decisions := everything([]*storeFault{noFolder}, "")
+	decisions = append(decisions, saveDecision{atStart, []*storeFault{notMounted}, "step 4, `mcpclient.ErrLoginRequired`", 0, asItWas, goesOn})
+	decisions = append(decisions, unsaved([]*storeFault{noFolder}, "`tokenstore.ErrUnavailable`")...)
+	decisions = append(decisions, unwritable([]*storeFault{inTheWay}, "")...)
+	decisions = append(decisions, momentary([]*storeFault{onceInTheWay})...)
+	decisions = append(decisions, saveDecision{atClear, []*storeFault{markStays}, "none", 1, "renewed", nextGoesOn})
 	decisions = append(decisions, damaged(garbageFile, cutFile, strangeFile, newerFile)...)
-	wrong := []*trouble{wrongIdentity, wrongPassphrase}
+	wrong := []*storeFault{wrongIdentity, wrongPassphrase}
 	decisions = append(decisions,
 		saveDecision{atStart, wrong, "step 8, `tokenstore.ErrWrongIdentity`", 0, asItWas, nextGoesOn},
 		saveDecision{atLogin, wrong, "step 6, `tokenstore.ErrWrongIdentity`", 0, asItWas, nextGoesOn},
@@ -230,13 +230,13 @@ func saveFilePart(t *testing.T, s *stage) string {
 	)
 	decisions = append(decisions, waiting()...)
 	decisions = append(decisions,
-		saveDecision{atExchange, []*trouble{locked}, "step 6, `mcpclient.ErrNotSaved`, `*tokenstore.LockTimeoutError`", 1, registered, goesOn})
+		saveDecision{atExchange, []*storeFault{locked}, "step 6, `mcpclient.ErrNotSaved`, `*tokenstore.LockTimeoutError`", 1, registered, goesOn})
 	return s.saves(t, open, nil, decisions)
 }
 
-// A line leads from a Unix socket to a service, and can be cut or held up. A port that nobody
+// A relay leads from a Unix socket to a service, and can be cut or held up. A port that nobody
 // listens at would soon be somebody else's.
-type line struct {
+type relay struct {
 	t            *testing.T
 	path         string // where it begins
 	network, far string // where it ends
@@ -247,12 +247,12 @@ type line struct {
 	held     chan struct{} // not nil: nothing passes until it is closed
 }
 
-func newLine(t *testing.T, network, far string) *line {
+func newRelay(t *testing.T, network, far string) *relay {
 	dir, err := os.MkdirTemp("", "line") // short, as the path of a socket must be
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &line{t: t, path: filepath.Join(dir, "socket"), network: network, far: far}
+	l := &relay{t: t, path: filepath.Join(dir, "socket"), network: network, far: far}
 	l.listen()
 	t.Cleanup(func() {
 		l.resume()
@@ -262,7 +262,7 @@ func newLine(t *testing.T, network, far string) *line {
 	return l
 }
 
-func (l *line) listen() {
+func (l *relay) listen() {
 	_ = os.Remove(l.path)
 	listener, err := net.Listen("unix", l.path)
 	if err != nil {
@@ -291,7 +291,7 @@ func (l *line) listen() {
 	}()
 }
 
-func (l *line) pass(to, from net.Conn) {
+func (l *relay) pass(to, from net.Conn) {
 	defer from.Close()
 	defer to.Close()
 	buffer := make([]byte, 64<<10)
@@ -313,7 +313,7 @@ func (l *line) pass(to, from net.Conn) {
 }
 
 // cut ends all connections, and refuses new ones.
-func (l *line) cut() {
+func (l *relay) cut() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.listener != nil {
@@ -327,13 +327,13 @@ func (l *line) cut() {
 }
 
 // stall holds up everything that comes.
-func (l *line) stall() {
+func (l *relay) stall() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.held = make(chan struct{})
 }
 
-func (l *line) resume() {
+func (l *relay) resume() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.held != nil {
@@ -347,36 +347,36 @@ func (l *line) resume() {
 
 // The troubles of what is behind a line.
 var (
-	cutOff = &trouble{name: "nobody listens",
-		begin: func(s *shelf) {
+	cutOff = &storeFault{name: "nobody listens",
+		begin: func(s *storeEnv) {
 			s.together(0, func() {
 				s.line.cut()
 				time.Sleep(100 * time.Millisecond) // it is noticed
 			})
 		},
-		end: func(s *shelf) { s.together(1, s.line.resume) },
+		end: func(s *storeEnv) { s.together(1, s.line.resume) },
 	}
-	stalls = &trouble{name: "nothing is answered",
-		wrong: (*shelf).hurry,
-		begin: func(s *shelf) { s.together(0, s.line.stall) },
-		end:   func(s *shelf) { s.together(1, s.line.resume) },
+	stalls = &storeFault{name: "nothing is answered",
+		wrong: (*storeEnv).hurry,
+		begin: func(s *storeEnv) { s.together(0, s.line.stall) },
+		end:   func(s *storeEnv) { s.together(1, s.line.resume) },
 	}
-	onceCutOff = &trouble{name: cutOff.name, begin: func(s *shelf) {
+	onceCutOff = &storeFault{name: cutOff.name, begin: func(s *storeEnv) {
 		s.together(0, func() {
 			s.line.cut()
 			time.AfterFunc(blip, s.line.resume)
 		})
 	}}
-	goesAway = &trouble{name: "who listens ends amid a call",
-		begin: func(s *shelf) {
+	goesAway = &storeFault{name: "who listens ends amid a call",
+		begin: func(s *storeEnv) {
 			s.together(0, func() {
 				s.line.stall()
 				time.AfterFunc(blip/2, s.line.cut)
 			})
 		},
-		end: func(s *shelf) { s.together(1, s.line.resume) },
+		end: func(s *storeEnv) { s.together(1, s.line.resume) },
 	}
-	onceStalls = &trouble{name: stalls.name, begin: func(s *shelf) {
+	onceStalls = &storeFault{name: stalls.name, begin: func(s *storeEnv) {
 		s.together(0, func() {
 			s.line.stall()
 			time.AfterFunc(blip, s.line.resume)
@@ -386,12 +386,12 @@ var (
 
 // The troubles of a Keychain.
 var (
-	noLockFolder = &trouble{name: "the lock folder cannot be made",
-		begin: func(s *shelf) {
+	noLockFolder = &storeFault{name: "the lock folder cannot be made",
+		begin: func(s *storeEnv) {
 			must(s.t, os.RemoveAll(s.dir))
 			must(s.t, os.WriteFile(s.dir, nil, 0o600))
 		},
-		end: func(s *shelf) { must(s.t, os.Remove(s.dir)) },
+		end: func(s *storeEnv) { must(s.t, os.Remove(s.dir)) },
 	}
 	garbageItem = itemTrouble("the item holds garbage", func(string) string { return "garbage" })
 	newerItem   = itemTrouble("the item is of a newer version", func(head string) string { return strings.Replace(head, `"v":1`, `"v":2`, 1) })
@@ -402,8 +402,8 @@ var (
 	})
 )
 
-func itemTrouble(name string, change func(string) string) *trouble {
-	return &trouble{name: name, begin: func(s *shelf) {
+func itemTrouble(name string, change func(string) string) *storeFault {
+	return &storeFault{name: name, begin: func(s *storeEnv) {
 		must(s.t, changeItem(s.store.(*tokenstore.Keychain).Service, itemName(keys[0]), change))
 	}}
 }
@@ -446,7 +446,7 @@ func changeItem(service, name string, change func(string) string) error {
 	return item.Call("org.freedesktop.Secret.Item.SetSecret", 0, s).Err
 }
 
-func saveKeychainPart(t *testing.T, s *stage) string {
+func saveKeychainList(t *testing.T, s *suite) string {
 	testenv.SecretService(t)
 	const bus = "DBUS_SESSION_BUS_ADDRESS"
 	address, _, _ := strings.Cut(os.Getenv(bus), ",")
@@ -454,28 +454,28 @@ func saveKeychainPart(t *testing.T, s *stage) string {
 	if !ok {
 		socket = "@" + strings.TrimPrefix(address, "unix:abstract=")
 	}
-	l := newLine(t, "unix", socket)
+	l := newRelay(t, "unix", socket)
 	t.Setenv(bus, "unix:path="+l.path)
 
-	open := func(t *testing.T) *shelf {
+	open := func(t *testing.T) *storeEnv {
 		dir, service := filepath.Join(t.TempDir(), "locks"), "astravue-mcp test "+rand.Text()
 		keychain := func() *tokenstore.Keychain {
 			return &tokenstore.Keychain{Service: service, LockDir: dir, CallTimeout: patience / 3}
 		}
-		return &shelf{t: t, store: keychain(), other: keychain(), again: func() tokenstore.Store { return keychain() }, dir: dir, line: l}
+		return &storeEnv{t: t, store: keychain(), other: keychain(), again: func() tokenstore.Store { return keychain() }, dir: dir, line: l}
 	}
 	prompts := *stalls
 	prompts.name = "a prompt that nobody answers"
 	silent := &prompts
-	onceSilent := &trouble{name: silent.name, begin: onceStalls.begin}
+	onceSilent := &storeFault{name: silent.name, begin: onceStalls.begin}
 	decisions := slices.Concat(
-		everything([]*trouble{cutOff}, "`syscall.ECONNREFUSED`, "), everything([]*trouble{silent}, ""),
-		unsaved([]*trouble{cutOff}, "`syscall.ECONNREFUSED`, `tokenstore.ErrUnavailable`"),
+		everything([]*storeFault{cutOff}, "`syscall.ECONNREFUSED`, "), everything([]*storeFault{silent}, ""),
+		unsaved([]*storeFault{cutOff}, "`syscall.ECONNREFUSED`, `tokenstore.ErrUnavailable`"),
 		// The lock of a call that is not answered is kept, against our own next try too.
-		unsaved([]*trouble{silent}, "`*tokenstore.LockTimeoutError`"),
-		momentary([]*trouble{onceCutOff, onceSilent}))
-	decisions = append(decisions, saveDecision{atStart, []*trouble{goesAway}, "step 8, `tokenstore.ErrUnavailable`", 0, asItWas, goesOn})
-	lockless := []*trouble{noLockFolder}
+		unsaved([]*storeFault{silent}, "`*tokenstore.LockTimeoutError`"),
+		momentary([]*storeFault{onceCutOff, onceSilent}))
+	decisions = append(decisions, saveDecision{atStart, []*storeFault{goesAway}, "step 8, `tokenstore.ErrUnavailable`", 0, asItWas, goesOn})
+	lockless := []*storeFault{noLockFolder}
 	decisions = append(decisions,
 		saveDecision{atStart, lockless, "none", 0, asItWas, goesOn},
 		saveDecision{atRefresh, lockless, "step 8, `*refresh.RetryError`, `tokenstore.ErrUnavailable`", 0, asItWas, goesOn},
@@ -484,7 +484,7 @@ func saveKeychainPart(t *testing.T, s *stage) string {
 	)
 	decisions = append(decisions, damaged(garbageItem, newerItem, otherItem)...)
 	decisions = append(decisions, waiting()...)
-	return s.saves(t, open, func(tr *trouble) bool {
+	return s.saves(t, open, func(tr *storeFault) bool {
 		return tr == cutOff || tr == silent || tr == onceCutOff || tr == onceSilent || tr == goesAway
 	}, decisions)
 }

@@ -4,7 +4,7 @@
 //
 //	go test ./internal/proofs/faults -update
 //
-// A cell has failed if it hangs, panics, leaks a goroutine or an answer's body,
+// A case has failed if it hangs, panics, leaks a goroutine or an answer's body,
 // shows a secret, asks more often than it should, forgets what it need not, or
 // does not work any more when the fault is gone.
 package faults
@@ -31,79 +31,79 @@ var update = flag.Bool("update", false, "write results.md")
 
 const (
 	results = "results.md"
-	// patience bounds every operation of a cell: who takes longer hangs.
+	// patience bounds every operation of a case: who takes longer hangs.
 	patience = time.Minute
-	// lanes is how many cells run at a time. Most of them wait.
-	lanes = 32
+	// atOnce is how many cases run at a time. Most of them wait.
+	atOnce = 32
 )
 
 // parts are the lists of faults, in the order of results.md. They run beside each other, so
 // none of them may move the clock.
-var parts = []part{
+var lists = []list{
 	{"The faults", legend},
-	{"Refresh", refreshPart},
-	{"Exchange", exchangePart},
-	{"MCP POST", mcpPostPart},
-	{"MCP GET", mcpGetPart},
-	{"Registration", registrationPart},
-	{"Resource metadata", resourceMetadataPart},
-	{"Server metadata", serverMetadataPart},
-	{"Probe", probePart},
-	{"Revoke", revokePart},
-	{"Callback", callbackPart},
-	{"Save: file", saveFilePart},
-	{"Save: keychain", saveKeychainPart},
-	{"Save: database", saveDatabasePart},
+	{"Refresh", refreshList},
+	{"Exchange", exchangeList},
+	{"MCP POST", mcpPostList},
+	{"MCP GET", mcpGetList},
+	{"Registration", registrationList},
+	{"Resource metadata", resourceMetadataList},
+	{"Server metadata", serverMetadataList},
+	{"Probe", probeList},
+	{"Revoke", revokeList},
+	{"Callback", callbackList},
+	{"Save: file", saveFileList},
+	{"Save: keychain", saveKeychainList},
+	{"Save: database", saveDatabaseList},
 }
 
-// A part is one list of faults. run plays its cells, by way of stage.cells, and returns what
+// A list is one list of faults. run plays its cases, by way of suite.cases, and returns what
 // stands below the title in results.md. What a part wrote is kept when it lacks what it needs
 // (testenv.Need).
-type part struct {
+type list struct {
 	title string
-	run   func(*testing.T, *stage) string
+	run   func(*testing.T, *suite) string
 }
 
-// A stage is what all cells share.
-type stage struct {
-	free    chan struct{} // a place for each cell that runs
-	partly  atomic.Bool   // -run has left cells out
+// A suite is what all cases share.
+type suite struct {
+	free    chan struct{} // a place for each case that runs
+	partly  atomic.Bool   // -run has left cases out
 	lasting atomic.Int32  // goroutines that outlive the test on purpose
-	site    *site
+	servers *servers
 
 	mu     sync.Mutex
-	played map[string]int // cells of each part, by the name of its test
+	played map[string]int // cases of each part, by the name of its test
 	right  map[string]int // and those that went as decided
 }
 
 func TestFaults(t *testing.T) {
 	before := runtime.NumGoroutine()
-	s := &stage{free: make(chan struct{}, lanes), site: newSite(t), played: map[string]int{}, right: map[string]int{}}
-	sections := make([]string, len(parts))
+	s := &suite{free: make(chan struct{}, atOnce), servers: newServers(t), played: map[string]int{}, right: map[string]int{}}
+	sections := make([]string, len(lists))
 	var all sync.WaitGroup
-	for i, p := range parts {
+	for i, p := range lists {
 		all.Go(func() {
 			t.Run(p.title, func(t *testing.T) { sections[i] = p.run(t, s) })
 		})
 	}
 	all.Wait()
-	for _, p := range parts {
+	for _, p := range lists {
 		name := t.Name() + "/" + strings.ReplaceAll(p.title, " ", "_")
 		if n := s.played[name]; n > 0 {
-			testenv.Count(t, "faults", "list", p.title, "cells", n, "as decided", s.right[name])
+			testenv.Count(t, "faults", "list", p.title, "cases", n, "as decided", s.right[name])
 		}
 	}
-	s.site.close()
+	s.servers.close()
 	wantNoLeak(t, before+int(s.lasting.Load()))
 	if t.Failed() {
 		return
 	}
-	testenv.Need(t, "a run of every cell", !s.partly.Load(), "-run chose some, so there is no table")
+	testenv.Need(t, "a run of every case", !s.partly.Load(), "-run chose some, so there is no table")
 	compare(t, sections)
 }
 
-// cells runs a cell for each name, beside each other, and returns when all are done.
-func (s *stage) cells(t *testing.T, names []string, run func(t *testing.T, i int)) {
+// cases runs a case for each name, beside each other, and returns when all are done.
+func (s *suite) cases(t *testing.T, names []string, run func(t *testing.T, i int)) {
 	t.Helper()
 	var all sync.WaitGroup
 	for i, name := range names {
@@ -117,7 +117,7 @@ func (s *stage) cells(t *testing.T, names []string, run func(t *testing.T, i int
 	all.Wait()
 }
 
-func (s *stage) count(t *testing.T, asDecided bool) {
+func (s *suite) count(t *testing.T, asDecided bool) {
 	part := strings.Join(strings.Split(t.Name(), "/")[:2], "/")
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -183,8 +183,8 @@ func compare(t *testing.T, sections []string) {
 		kept[title] = strings.TrimSpace(text)
 	}
 	var whole bytes.Buffer
-	whole.WriteString("What becomes of each fault, from a run of `go test ./internal/proofs/faults`: a cell that does\notherwise fails the test.\n")
-	for i, p := range parts {
+	whole.WriteString("What becomes of each fault, from a run of `go test ./internal/proofs/faults`: a case that does\notherwise fails the test.\n")
+	for i, p := range lists {
 		section := cmp.Or(strings.TrimSpace(sections[i]), kept[p.title])
 		if section == "" {
 			continue // never run here
