@@ -23,18 +23,18 @@ import (
 // A house is where programs run that have nothing else: folders, a browser, and
 // an environment that names them.
 type house struct {
-	*world
+	*env
 	dir   string // all that they may write to
 	given string // what they are given to read
 	bin   string
-	env   []string
+	vars  []string
 	moved time.Duration
 }
 
 // newHouse builds the program in pkg for it by the go command with arguments.
-func newHouse(t testing.TB, w *world, pkg string, build ...string) *house {
+func newHouse(t testing.TB, e *env, pkg string, build ...string) *house {
 	t.Helper()
-	h := &house{world: w, dir: t.TempDir(), given: t.TempDir(), bin: t.TempDir()}
+	h := &house{env: e, dir: t.TempDir(), given: t.TempDir(), bin: t.TempDir()}
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -50,7 +50,7 @@ func newHouse(t testing.TB, w *world, pkg string, build ...string) *house {
 	}
 	h.set("PATH", h.bin)
 	h.set("BROWSER", "browser")
-	h.set("ASTRAVUE_MCP_SERVER", w.server)
+	h.set("ASTRAVUE_MCP_SERVER", e.server)
 	h.set("GORACE", "atexit_sleep_ms=0") // of the browser
 	for _, name := range []string{"HOME", "USERPROFILE", "TMPDIR", "TEMP", "TMP", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR", "AppData", "LocalAppData"} {
 		dir := filepath.Join(h.dir, name)
@@ -62,7 +62,7 @@ func newHouse(t testing.TB, w *world, pkg string, build ...string) *house {
 	return h
 }
 
-func (h *house) set(name, value string) { h.env = append(h.env, name+"="+value) }
+func (h *house) set(name, value string) { h.vars = append(h.vars, name+"="+value) }
 
 // give writes what a program is to read: the file is no place to look at.
 func (h *house) give(name, text string) (path string) {
@@ -76,7 +76,7 @@ func (h *house) give(name, text string) (path string) {
 
 func (h *house) command(program string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(h.t.Context(), filepath.Join(h.bin, program), args...)
-	cmd.Env = h.env
+	cmd.Env = h.vars
 	return cmd
 }
 
@@ -112,7 +112,7 @@ func (h *house) run(output string, status int, args ...string) {
 // watch takes down arguments and environment of all processes that come from
 // this one, until stop is called; it returns how many programs there were. Where
 // the system does not show them there are none.
-func (w *world) watch() (stop func() (programs int)) {
+func (e *env) watch() (stop func() (programs int)) {
 	seen, programs := map[string]bool{}, map[string]bool{}
 	var look func(pid string)
 	look = func(pid string) {
@@ -134,7 +134,7 @@ func (w *world) watch() (stop func() (programs int)) {
 					if what == "cmdline" && strings.HasSuffix(program, "browser") {
 						text = authorization.ReplaceAllString(text, "")
 					}
-					w.show("the "+what+" of "+program, text)
+					e.show("the "+what+" of "+program, text)
 				}
 				look(child)
 			}
@@ -161,10 +161,10 @@ func (w *world) watch() (stop func() (programs int)) {
 
 // All commands, and those that fail, with all that they write and start.
 func TestCommand(t *testing.T) {
-	w := newWorld(t, "code", "code_verifier", "state", "access_token", "refresh_token", "registration_access_token", "client_secret", "identity", "passphrase")
+	e := newEnv(t, "code", "code_verifier", "state", "access_token", "refresh_token", "registration_access_token", "client_secret", "identity", "passphrase")
 	// The tests' binary, under the command's name, is the command with a clock that can be moved.
-	h := newHouse(t, w, "../../../cmd/astravue-mcp", "test", "-c")
-	stop := w.watch()
+	h := newHouse(t, e, "../../../cmd/astravue-mcp", "test", "-c")
+	stop := e.watch()
 	defer stop()
 
 	identity, err := age.GenerateX25519Identity()
@@ -172,12 +172,12 @@ func TestCommand(t *testing.T) {
 		t.Fatal(err)
 	}
 	const passphrase, wrong = "correct horse battery staple", "the-wrong-client-secret"
-	w.Add("passphrase", passphrase)
-	w.Add("client_secret", wrong)
-	w.Add("identity", identity.String())
-	client, secret := w.srv.App()
+	e.Add("passphrase", passphrase)
+	e.Add("client_secret", wrong)
+	e.Add("identity", identity.String())
+	client, secret := e.srv.App()
 	fail := func(step sandbox.Step, f sandbox.Fault, act func()) {
-		undo := w.srv.Fail(step, f)
+		undo := e.srv.Fail(step, f)
 		act()
 		undo()
 	}
@@ -229,13 +229,13 @@ func TestCommand(t *testing.T) {
 
 	h.do(2, "no-such-command")
 	fail(sandbox.StepRevoke, sandbox.Fault{Status: 500}, func() { h.run("text", 0, "logout", "--account", "app") })
-	if n := w.files(h.dir); n < 10 {
+	if n := e.files(h.dir); n < 10 {
 		t.Errorf("only %d files were written", n)
 	}
 	h.run("json", 0, "logout")
-	w.files(h.dir)
+	e.files(h.dir)
 	h.do(3, "status", "--account", planted)
-	w.wantPlanted(`"status" "--account" "`+planted+`"] on stdout`, `] on stderr`)
+	e.wantPlanted(`"status" "--account" "`+planted+`"] on stdout`, `] on stderr`)
 	if n := stop(); runtime.GOOS == "linux" && n < 2 {
 		t.Errorf("of the command and its browser, %d were seen", n)
 	}

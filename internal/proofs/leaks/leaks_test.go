@@ -40,9 +40,9 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// A world is a server behind proxies that take down secrets, and all that was
+// An env is a server behind proxies that take down secrets, and all that was
 // shown there, which is swept when the test ends: then all secrets are known.
-type world struct {
+type env struct {
 	testenv.Secrets
 	t      testing.TB
 	srv    *sandbox.Server
@@ -54,35 +54,35 @@ type world struct {
 
 type sight struct{ where, text string }
 
-// newWorld starts a world whose users approve of everything at once. In its end
+// newEnv starts an env whose users approve of everything at once. In its end
 // there must have been a secret of each of these kinds.
-func newWorld(t testing.TB, kinds ...string) *world {
+func newEnv(t testing.TB, kinds ...string) *env {
 	t.Helper()
 	srv, err := sandbox.Start(sandbox.Options{AutoApprove: true})
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, srv: srv}
+	e := &env{t: t, srv: srv}
 	t.Cleanup(func() {
-		w.Want(t, kinds...)
-		if len(w.shown) == 0 {
+		e.Want(t, kinds...)
+		if len(e.shown) == 0 {
 			t.Error("nothing was shown")
 		}
-		for _, s := range w.shown {
-			w.Sweep(t, s.where, s.text)
+		for _, s := range e.shown {
+			e.Sweep(t, s.where, s.text)
 		}
 	})
 	t.Cleanup(func() { _ = srv.Close() })
 	_, secret := srv.App()
-	w.Add("client_secret", secret)
-	w.server = w.Before(t, srv.APIURL(), srv.AuthURL())(srv.URL())
-	return w
+	e.Add("client_secret", secret)
+	e.server = e.Before(t, srv.APIURL(), srv.AuthURL())(srv.URL())
+	return e
 }
 
-func (w *world) show(where, text string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.shown = append(w.shown, sight{where, text})
+func (e *env) show(where, text string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.shown = append(e.shown, sight{where, text})
 }
 
 // authorization is the one address that may hold state: on the command's
@@ -90,8 +90,8 @@ func (w *world) show(where, text string) {
 var authorization = regexp.MustCompile(`https?://[^\s"]*/auth\?[^\s"]*`)
 
 // print shows a value in each of the ways in which a program might.
-func (w *world) print(where string, v any) {
-	w.t.Helper()
+func (e *env) print(where string, v any) {
+	e.t.Helper()
 	all := []any{v, &v, []any{v}, map[string]any{"v": v}, struct{ V any }{v}, struct{ v any }{v}}
 	if p := reflect.ValueOf(v); p.Kind() == reflect.Pointer && !p.IsNil() {
 		all = append(all, p.Elem())
@@ -109,23 +109,23 @@ func (w *world) print(where string, v any) {
 			slog.New(handler).With("before", v).Debug("shown", "v", v, slog.Group("g", "v", v))
 		}
 	}
-	w.show(where, text.String())
+	e.show(where, text.String())
 	switch err := v.(type) {
 	case interface{ Unwrap() error }:
 		if inner := err.Unwrap(); inner != nil {
-			w.print(where, inner)
+			e.print(where, inner)
 		}
 	case interface{ Unwrap() []error }:
 		for _, inner := range err.Unwrap() {
-			w.print(where, inner)
+			e.print(where, inner)
 		}
 	}
 }
 
 // log returns a logger of everything, whose text is swept in the end.
-func (w *world) log() *slog.Logger {
+func (e *env) log() *slog.Logger {
 	var n testenv.Buffer
-	w.t.Cleanup(func() { w.show("the log", n.String()) }) // runs before the sweep
+	e.t.Cleanup(func() { e.show("the log", n.String()) }) // runs before the sweep
 	return slog.New(slog.NewJSONHandler(&n, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
@@ -184,18 +184,18 @@ func browse(ctx context.Context, address string, show func(where, page string)) 
 }
 
 // files shows what is below a folder, by name and content.
-func (w *world) files(dir string) (n int) {
-	w.t.Helper()
+func (e *env) files(dir string) (n int) {
+	e.t.Helper()
 	if err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() {
 			return err
 		}
 		data, err := os.ReadFile(path)
-		w.show("file "+d.Name(), path+"\n"+string(data))
+		e.show("file "+d.Name(), path+"\n"+string(data))
 		n++
 		return err
 	}); err != nil {
-		w.t.Error(err)
+		e.t.Error(err)
 	}
 	return n
 }

@@ -28,8 +28,8 @@ import (
 	"github.com/astravue/mcp-client-go/tokenstore/postgres"
 )
 
-// newClient returns a client of the world that keeps its tokens in store.
-func (w *world) newClient(store tokenstore.Store) *mcpclient.Client {
+// newClient returns a client of the env that keeps its tokens in store.
+func (w *env) newClient(store tokenstore.Store) *mcpclient.Client {
 	return &mcpclient.Client{
 		Name: "Acme Notes", Server: w.server, Store: store, Logger: w.log(),
 		SignInTimeout: 20 * time.Second, RequestTimeout: 5 * time.Second,
@@ -42,7 +42,7 @@ func (w *world) newClient(store tokenstore.Store) *mcpclient.Client {
 
 // live takes tokens through a life: sign-in, use, refresh, sign-out. spoil is
 // called when there are any. All that comes of it is shown.
-func (w *world) live(where string, newClient func() *mcpclient.Client, spoil func()) {
+func (w *env) live(where string, newClient func() *mcpclient.Client, spoil func()) {
 	ctx, cancel := context.WithTimeout(w.t.Context(), 20*time.Second)
 	defer cancel()
 	show := func(what string, v any, err error) {
@@ -87,7 +87,7 @@ func TestErrorsOfFaults(t *testing.T) {
 	} {
 		t.Run(string("at "+step), func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, "client_secret")
+			w := newEnv(t, "client_secret")
 			for name, f := range map[string]sandbox.Fault{
 				"refused":       {Status: 400, Body: `{"error":"invalid_grant"}`},
 				"unauthorized":  {Status: 401, Body: `{"error":"invalid_client"}`},
@@ -183,7 +183,7 @@ func TestErrorsOfServersThatEcho(t *testing.T) {
 		}
 		t.Run(at, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, "client_secret")
+			w := newEnv(t, "client_secret")
 			id, secret := w.srv.App()
 			for name, make := range map[string]func(told string) *http.Response{
 				"description": func(s string) *http.Response {
@@ -239,7 +239,7 @@ func TestErrorsOfServersThatEcho(t *testing.T) {
 
 // Whatever of the library's own holds a secret, and may be printed by who holds it.
 func TestValues(t *testing.T) {
-	w := newWorld(t)
+	w := newEnv(t)
 	text := func(what string) tokenstore.Secret {
 		s := rand.Text()
 		w.Add(what, s)

@@ -38,7 +38,7 @@ var onwards = regexp.MustCompile(`<meta http-equiv="refresh" content="0; url=([^
 
 // The web application: its pages, its cookies and its log.
 func TestWebapp(t *testing.T) {
-	w := newWorld(t, "code", "code_verifier", "state", "access_token", "refresh_token", "cookie key")
+	w := newEnv(t, "code", "code_verifier", "state", "access_token", "refresh_token", "cookie key")
 	h := newHouse(t, w, "../../../examples/webapp", "build")
 	stop := w.watch()
 	defer stop()
@@ -128,7 +128,7 @@ func TestWebapp(t *testing.T) {
 // The database: its tables, and what its server writes down of every statement.
 func TestPostgres(t *testing.T) {
 	dsn := testenv.Postgres(t)
-	w := newWorld(t, "code", "code_verifier", "access_token", "refresh_token", "registration_access_token", "sealing key")
+	w := newEnv(t, "code", "code_verifier", "access_token", "refresh_token", "registration_access_token", "sealing key")
 	pool, err := pgxpool.New(t.Context(), dsn)
 	if err != nil {
 		t.Fatal(err)
@@ -195,7 +195,7 @@ func TestPostgres(t *testing.T) {
 // see of who asks it.
 func TestKeychain(t *testing.T) {
 	testenv.SecretService(t)
-	w := newWorld(t, "code", "code_verifier", "access_token", "refresh_token")
+	w := newEnv(t, "code", "code_verifier", "access_token", "refresh_token")
 	stop := w.watch()
 	defer stop()
 	store := &tokenstore.Keychain{Service: planted + rand.Text(), LockDir: t.TempDir()}
@@ -230,7 +230,7 @@ func TestKeychain(t *testing.T) {
 const planted = "planted-0123456789abcdef0123456789abcdef0123456789abcdef"
 
 // wantPlanted fails the test unless planted was shown at each of these places.
-func (w *world) wantPlanted(places ...string) {
+func (w *env) wantPlanted(places ...string) {
 	w.t.Helper()
 	var s testenv.Secrets
 	s.Add("planted", planted)
@@ -248,34 +248,34 @@ func (w *world) wantPlanted(places ...string) {
 // A sweep that cannot fail proves nothing: in each kind of place that is swept
 // above, a secret that is put there is found.
 func TestThatASecretIsFound(t *testing.T) {
-	for place, plant := range map[string]func(t *testing.T, w *world){
-		"stdout": func(t *testing.T, w *world) { w.show("stdout", "before "+planted[:20]+planted[20:]) },
-		"a log":  func(t *testing.T, w *world) { w.log().Debug("x", "v", slog.GroupValue(slog.String("y", planted))) },
-		"an error": func(t *testing.T, w *world) {
+	for place, plant := range map[string]func(t *testing.T, w *env){
+		"stdout": func(t *testing.T, w *env) { w.show("stdout", "before "+planted[:20]+planted[20:]) },
+		"a log":  func(t *testing.T, w *env) { w.log().Debug("x", "v", slog.GroupValue(slog.String("y", planted))) },
+		"an error": func(t *testing.T, w *env) {
 			w.print("error", fmt.Errorf("outer: %w", errors.Join(&mcpclient.StepError{Err: errors.New(planted)})))
 		},
-		"a field": func(t *testing.T, w *world) {
+		"a field": func(t *testing.T, w *env) {
 			w.print("field", &mcpclient.Discovered{Configuration: nil})
 			w.print("field", struct{ s string }{planted})
 		},
-		"a pointer": func(t *testing.T, w *world) { w.print("pointer", &tokenstore.Grant{ClientID: planted}) },
-		"bytes":     func(t *testing.T, w *world) { w.print("bytes", struct{ b []byte }{[]byte(planted)}) },
-		"JSON": func(t *testing.T, w *world) {
+		"a pointer": func(t *testing.T, w *env) { w.print("pointer", &tokenstore.Grant{ClientID: planted}) },
+		"bytes":     func(t *testing.T, w *env) { w.print("bytes", struct{ b []byte }{[]byte(planted)}) },
+		"JSON": func(t *testing.T, w *env) {
 			data, err := json.Marshal(map[string]string{"x": planted})
 			if err != nil {
 				t.Fatal(err)
 			}
 			w.show("JSON", string(data))
 		},
-		"a page": func(t *testing.T, w *world) { w.show("page", "<p>"+url.QueryEscape(planted)) },
-		"the name of a file": func(t *testing.T, w *world) {
+		"a page": func(t *testing.T, w *env) { w.show("page", "<p>"+url.QueryEscape(planted)) },
+		"the name of a file": func(t *testing.T, w *env) {
 			dir := t.TempDir()
 			if err := os.WriteFile(filepath.Join(dir, planted), nil, 0o600); err != nil {
 				t.Fatal(err)
 			}
 			w.files(dir)
 		},
-		"a file deep down": func(t *testing.T, w *world) {
+		"a file deep down": func(t *testing.T, w *env) {
 			dir := t.TempDir()
 			deep := filepath.Join(dir, "a", "b")
 			if err := os.MkdirAll(deep, 0o700); err != nil {
@@ -286,8 +286,8 @@ func TestThatASecretIsFound(t *testing.T) {
 			}
 			w.files(dir)
 		},
-		"arguments":   func(t *testing.T, w *world) { watched(t, w, planted, nil) },
-		"environment": func(t *testing.T, w *world) { watched(t, w, "", []string{"X=" + planted}) },
+		"arguments":   func(t *testing.T, w *env) { watched(t, w, planted, nil) },
+		"environment": func(t *testing.T, w *env) { watched(t, w, "", []string{"X=" + planted}) },
 	} {
 		t.Run(place, func(t *testing.T) {
 			if strings.HasPrefix(place, "arg") || place == "environment" {
@@ -296,7 +296,7 @@ func TestThatASecretIsFound(t *testing.T) {
 				_, err = exec.LookPath("sh")
 				testenv.Need(t, "a shell", err == nil, fmt.Sprint(err))
 			}
-			w := new(world)
+			w := new(env)
 			t.Run("", func(t *testing.T) { w.t = t; plant(t, w) }) // what is shown in its end is then shown
 			w.t = t
 			w.wantPlanted("")
@@ -305,7 +305,7 @@ func TestThatASecretIsFound(t *testing.T) {
 }
 
 // watched starts a process below another, and watches until it has been there.
-func watched(t *testing.T, w *world, argument string, env []string) {
+func watched(t *testing.T, w *env, argument string, env []string) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "sh", "-c", `sh -c 'read _' "$0"; :`, argument)

@@ -40,10 +40,10 @@ var update = flag.Bool("update", false, "write results.md")
 // A row is one setting. run returns what the user sees.
 type row struct {
 	name    string
-	lane    int // lanes run beside each other, the rows of one do not
+	group   int // groups run beside each other, the rows of one do not
 	setting string
 	oidc    testenv.OIDCConfig
-	run     func(*testing.T, *world) string
+	run     func(*testing.T, *env) string
 }
 
 var rows = []row{
@@ -91,19 +91,19 @@ func TestMatrix(t *testing.T) {
 		seen = map[string]string{}
 		all  sync.WaitGroup
 	)
-	lanes := map[int][]row{}
+	groups := map[int][]row{}
 	for _, r := range rows {
-		lanes[r.lane] = append(lanes[r.lane], r)
+		groups[r.group] = append(groups[r.group], r)
 	}
-	for _, lane := range lanes {
+	for _, group := range groups {
 		all.Go(func() {
-			for _, r := range lane {
+			for _, r := range group {
 				t.Run(r.name, func(t *testing.T) {
-					w := newWorld(t, r.oidc)
-					sees := r.run(t, w)
+					e := newEnv(t, r.oidc)
+					sees := r.run(t, e)
 					mu.Lock()
 					defer mu.Unlock()
-					seen[r.name] = fmt.Sprintf("| %s | %s | %s |\n", r.setting, w.proxy.happened(), sees)
+					seen[r.name] = fmt.Sprintf("| %s | %s | %s |\n", r.setting, e.proxy.happened(), sees)
 				})
 			}
 		})
@@ -126,13 +126,13 @@ func TestMatrix(t *testing.T) {
 // lives makes calls for a while, from two clients with one grant, as if they
 // were two processes. Every call succeeds, and no token is renewed more than
 // once in its life.
-func lives(ttl, while time.Duration) func(*testing.T, *world) string {
-	return func(t *testing.T, w *world) string {
-		one := w.client(t)
+func lives(ttl, while time.Duration) func(*testing.T, *env) string {
+	return func(t *testing.T, e *env) string {
+		one := e.client(t)
 		two := &mcpclient.Client{Name: one.Name, Server: one.Server, Store: one.Store, NonInteractive: true}
 		t.Cleanup(func() { _ = two.Close() })
 		start := time.Now()
-		sessions := []*mcp.ClientSession{w.session(t, one), connect(t, two)}
+		sessions := []*mcp.ClientSession{e.session(t, one), connect(t, two)}
 		var callers sync.WaitGroup
 		end := time.Now().Add(while)
 		for n := range 4 {
@@ -144,7 +144,7 @@ func lives(ttl, while time.Duration) func(*testing.T, *world) string {
 		}
 		callers.Wait()
 		life := time.Since(start)
-		sent, tokens := w.proxy.refreshes()
+		sent, tokens := e.proxy.refreshes()
 		if sent != tokens {
 			t.Errorf("%d refreshes with %d refresh tokens", sent, tokens)
 		}
@@ -152,8 +152,8 @@ func lives(ttl, while time.Duration) func(*testing.T, *world) string {
 		if least, most := int(while/ttl), int(life/(ttl*3/4))+1; sent < least || sent > most {
 			t.Errorf("%d refreshes in %s, want %d to %d", sent, life, least, most)
 		}
-		for _, form := range w.proxy.forms() {
-			if form.Get("resource") != w.rs.URL {
+		for _, form := range e.proxy.forms() {
+			if form.Get("resource") != e.rs.URL {
 				t.Errorf("a token request without the resource: %v", form["grant_type"])
 			}
 		}
@@ -161,16 +161,16 @@ func lives(ttl, while time.Duration) func(*testing.T, *world) string {
 	}
 }
 
-func noneAndSecret(t *testing.T, w *world) string {
-	w.proxy.set(fault{kind: "register", answer: func(_ *http.Response, client map[string]any) {
+func noneAndSecret(t *testing.T, e *env) string {
+	e.proxy.set(fault{kind: "register", answer: func(_ *http.Response, client map[string]any) {
 		if client["token_endpoint_auth_method"] != "none" {
 			t.Errorf("the provider chose %v", client["token_endpoint_auth_method"])
 		}
 		client["client_secret"], client["client_secret_expires_at"] = "nobody-asked-for-it", 0
 	}})
-	session := w.session(t, w.client(t))
-	err := calls(t, session, pause, w.refreshed(1))
-	for _, form := range w.proxy.forms() {
+	session := e.session(t, e.client(t))
+	err := calls(t, session, pause, e.refreshed(1))
+	for _, form := range e.proxy.forms() {
 		if form.Has("client_secret") {
 			t.Error("the secret was sent, against the method")
 		}
@@ -178,23 +178,23 @@ func noneAndSecret(t *testing.T, w *world) string {
 	return says(t, err)
 }
 
-func registrationOff(t *testing.T, w *world) string {
-	err := w.client(t).Login(t.Context(), nil)
+func registrationOff(t *testing.T, e *env) string {
+	err := e.client(t).Login(t.Context(), nil)
 	if !errors.Is(err, mcpclient.ErrNoRegistration) {
 		t.Errorf("Login: %v", err)
 	}
 	return says(t, err)
 }
 
-func clientGiven(t *testing.T, w *world) string {
-	c := w.client(t)
+func clientGiven(t *testing.T, e *env) string {
+	c := e.client(t)
 	c.Registration = mcpclient.Registration{ClientID: "by-hand", ClientSecret: tokenstore.NewSecret("by-hand-secret")}
-	return says(t, call(t, w.session(t, c)))
+	return says(t, call(t, e.session(t, c)))
 }
 
-func resourceUnknown(t *testing.T, w *world) string {
-	c := w.client(t)
-	c.Resource = w.rs.URL + "/elsewhere"
+func resourceUnknown(t *testing.T, e *env) string {
+	c := e.client(t)
+	c.Resource = e.rs.URL + "/elsewhere"
 	err := c.Login(t.Context(), nil)
 	if ae := new(authcode.AuthorizationError); !errors.As(err, &ae) || ae.Code != "invalid_target" {
 		t.Errorf("Login: %v", err)
@@ -202,9 +202,9 @@ func resourceUnknown(t *testing.T, w *world) string {
 	return says(t, err)
 }
 
-func resourceUnknownAtRefresh(t *testing.T, w *world) string {
-	session := w.session(t, w.client(t))
-	w.proxy.set(fault{kind: "refresh", ask: func(form url.Values) { form.Set("resource", w.rs.URL+"/elsewhere") }})
+func resourceUnknownAtRefresh(t *testing.T, e *env) string {
+	session := e.session(t, e.client(t))
+	e.proxy.set(fault{kind: "refresh", ask: func(form url.Values) { form.Set("resource", e.rs.URL+"/elsewhere") }})
 	start := time.Now()
 	err := calls(t, session, pause, never)
 	if !errors.Is(err, mcpclient.ErrLoginRequired) || errors.Is(err, refresh.ErrAnswerLost) {
@@ -213,15 +213,15 @@ func resourceUnknownAtRefresh(t *testing.T, w *world) string {
 	if lasted := time.Since(start); lasted < shortLife/2 {
 		t.Errorf("the token was used for %s only", lasted)
 	}
-	w.once(t)
+	e.once(t)
 	return "once the token has ended, " + says(t, err)
 }
 
-func resourceLost(t *testing.T, w *world) string {
-	c := w.client(t)
+func resourceLost(t *testing.T, e *env) string {
+	c := e.client(t)
 	c.Scopes = []string{"openid", "mcp"} // with openid the provider has another use for a token
-	session := w.session(t, c)
-	w.proxy.set(fault{
+	session := e.session(t, c)
+	e.proxy.set(fault{
 		kind: "refresh",
 		ask:  func(form url.Values) { form.Del("resource") },
 		answer: func(_ *http.Response, answer map[string]any) {
@@ -231,19 +231,19 @@ func resourceLost(t *testing.T, w *world) string {
 		},
 	})
 	err := calls(t, session, pause, never)
-	if te := new(mcpclient.TokenRefusedError); !errors.As(err, &te) || te.Resource != w.rs.URL {
+	if te := new(mcpclient.TokenRefusedError); !errors.As(err, &te) || te.Resource != e.rs.URL {
 		t.Errorf("a call: %v", err)
 	}
-	w.once(t)
+	e.once(t)
 	return says(t, err)
 }
 
-func offlineNotAsked(t *testing.T, w *world) string {
-	return withoutRefresh(t, w, w.client(t))
+func offlineNotAsked(t *testing.T, e *env) string {
+	return withoutRefresh(t, e, e.client(t))
 }
 
-func offlineWithoutPrompt(t *testing.T, w *world) string {
-	c := w.client(t)
+func offlineWithoutPrompt(t *testing.T, e *env) string {
+	c := e.client(t)
 	c.Scopes = []string{"offline_access"}
 	c.OpenBrowser = nil
 	c.ShowURL = func(ctx context.Context, address string) error {
@@ -259,11 +259,11 @@ func offlineWithoutPrompt(t *testing.T, w *world) string {
 		u.RawQuery = q.Encode()
 		return browse(ctx, u.String())
 	}
-	return withoutRefresh(t, w, c)
+	return withoutRefresh(t, e, c)
 }
 
-func withoutRefresh(t *testing.T, w *world, c *mcpclient.Client) string {
-	session := w.session(t, c)
+func withoutRefresh(t *testing.T, e *env, c *mcpclient.Client) string {
+	session := e.session(t, c)
 	if st := status(t, c); !st.SignedIn || st.Refreshable {
 		t.Errorf("Status: %+v", st)
 	}
@@ -274,41 +274,41 @@ func withoutRefresh(t *testing.T, w *world, c *mcpclient.Client) string {
 	return "once the token has ended, " + says(t, err)
 }
 
-func offlineAsked(t *testing.T, w *world) string {
-	c := w.client(t)
+func offlineAsked(t *testing.T, e *env) string {
+	c := e.client(t)
 	c.Scopes = []string{"offline_access"}
-	session := w.session(t, c)
+	session := e.session(t, c)
 	if st := status(t, c); !st.Refreshable {
 		t.Errorf("Status: %+v", st)
 	}
-	return says(t, calls(t, session, pause, w.refreshed(1)))
+	return says(t, calls(t, session, pause, e.refreshed(1)))
 }
 
-func refreshDelayed(t *testing.T, w *world) string {
-	session := w.session(t, w.client(t))
-	w.proxy.set(fault{kind: "refresh", delay: 5 * time.Second})
+func refreshDelayed(t *testing.T, e *env) string {
+	session := e.session(t, e.client(t))
+	e.proxy.set(fault{kind: "refresh", delay: 5 * time.Second})
 	end := time.Now().Add(18 * time.Second) // when the second token is in use
-	err := calls(t, session, pause, func() bool { return time.Now().After(end) && w.refreshed(1)() })
-	w.once(t)
+	err := calls(t, session, pause, func() bool { return time.Now().After(end) && e.refreshed(1)() })
+	e.once(t)
 	return says(t, err)
 }
 
-func deadOnArrival(t *testing.T, w *world) string {
-	session := w.session(t, w.client(t))
-	w.proxy.set(fault{kind: "refresh", delay: 5 * time.Second})
+func deadOnArrival(t *testing.T, e *env) string {
+	session := e.session(t, e.client(t))
+	e.proxy.set(fault{kind: "refresh", delay: 5 * time.Second})
 	err := calls(t, session, pause, never)
 	if re := new(refresh.RetryError); !errors.As(err, &re) || !errors.Is(err, refresh.ErrDeadOnArrival) {
 		t.Errorf("a call: %v", err)
 	}
-	w.proxy.set(fault{})
-	w.recovers(t, session)
-	w.once(t)
+	e.proxy.set(fault{})
+	e.recovers(t, session)
+	e.once(t)
 	return says(t, err) + ", and calls go on when answers are fast again"
 }
 
-func refreshFails(t *testing.T, w *world) string {
-	session := w.session(t, w.client(t))
-	w.proxy.set(fault{kind: "refresh", refuse: http.StatusServiceUnavailable})
+func refreshFails(t *testing.T, e *env) string {
+	session := e.session(t, e.client(t))
+	e.proxy.set(fault{kind: "refresh", refuse: http.StatusServiceUnavailable})
 	start := time.Now()
 	err := calls(t, session, pause, never)
 	if re := new(refresh.RetryError); !errors.As(err, &re) || errors.Is(err, mcpclient.ErrLoginRequired) {
@@ -317,22 +317,22 @@ func refreshFails(t *testing.T, w *world) string {
 	if lasted := time.Since(start); lasted < shortLife/2 {
 		t.Errorf("the token was used for %s only", lasted)
 	}
-	if sent, tokens := w.proxy.refreshes(); sent > 2 || tokens != 1 {
+	if sent, tokens := e.proxy.refreshes(); sent > 2 || tokens != 1 {
 		t.Errorf("%d refreshes with %d tokens, want one while the token lived and one after", sent, tokens)
 	}
-	w.proxy.set(fault{})
-	w.recovers(t, session)
+	e.proxy.set(fault{})
+	e.recovers(t, session)
 	return "once the token has ended, " + says(t, err) + ", and calls go on when it works again"
 }
 
-func refreshCutOff(t *testing.T, w *world) string {
-	c := w.client(t)
-	session := w.session(t, c)
-	w.proxy.set(fault{kind: "refresh", cut: true})
-	if err := calls(t, session, pause, w.refreshed(1)); err != nil {
+func refreshCutOff(t *testing.T, e *env) string {
+	c := e.client(t)
+	session := e.session(t, c)
+	e.proxy.set(fault{kind: "refresh", cut: true})
+	if err := calls(t, session, pause, e.refreshed(1)); err != nil {
 		t.Errorf("a call while the token lives: %v", err)
 	}
-	w.proxy.set(fault{})
+	e.proxy.set(fault{})
 	expires := status(t, c).AccessExpiresAt
 	err := calls(t, session, pause, never)
 	for end := time.Now().Add(patience); errors.As(err, new(*refresh.RetryError)) && time.Now().Before(end); time.Sleep(pause) {
@@ -344,7 +344,7 @@ func refreshCutOff(t *testing.T, w *world) string {
 	if time.Now().Before(expires.Add(-time.Second)) {
 		t.Error("the second refresh ended a grant whose access token was alive")
 	}
-	if sent, tokens := w.proxy.refreshes(); sent != 2 || tokens != 1 {
+	if sent, tokens := e.proxy.refreshes(); sent != 2 || tokens != 1 {
 		t.Errorf("%d refreshes with %d tokens, want one token sent twice", sent, tokens)
 	}
 	if err := c.Login(t.Context(), nil); err != nil {
@@ -356,9 +356,9 @@ func refreshCutOff(t *testing.T, w *world) string {
 	return "once the token has ended, " + says(t, err) + ", and the session goes on after the sign-in"
 }
 
-func revocation(t *testing.T, w *world) string {
-	c := w.client(t)
-	if err := call(t, w.session(t, c)); err != nil {
+func revocation(t *testing.T, e *env) string {
+	c := e.client(t)
+	if err := call(t, e.session(t, c)); err != nil {
 		t.Errorf("a call: %v", err)
 	}
 	res, err := c.Logout(t.Context())
@@ -368,7 +368,7 @@ func revocation(t *testing.T, w *world) string {
 	if res.AccessUntil.IsZero() {
 		t.Error("Logout does not say how long the access token lives")
 	}
-	if happened := w.proxy.happened(); !strings.Contains(happened, "revoke access_token 400 unsupported_token_type") {
+	if happened := e.proxy.happened(); !strings.Contains(happened, "revoke access_token 400 unsupported_token_type") {
 		t.Errorf("at the server: %s", happened)
 	}
 	return "`LogoutResult`: " + string(res.Revocation) + ", and how long the access token lives on"
@@ -410,25 +410,25 @@ func says(t *testing.T, err error) string {
 	return fmt.Sprintf("step %d (%s): %s", se.Step, se.Step, what)
 }
 
-// A world is an MCP server, a provider, and a proxy in front of that.
-type world struct {
+// An env is an MCP server, a provider, and a proxy in front of that.
+type env struct {
 	rs    *testenv.ResourceServer
 	proxy *proxy
 }
 
-func newWorld(t *testing.T, cfg testenv.OIDCConfig) *world {
-	w := &world{rs: testenv.JWKSServer(t), proxy: newProxy(t)}
-	cfg.Resource, cfg.Issuer = w.rs.URL, w.proxy.URL
+func newEnv(t *testing.T, cfg testenv.OIDCConfig) *env {
+	e := &env{rs: testenv.JWKSServer(t), proxy: newProxy(t)}
+	cfg.Resource, cfg.Issuer = e.rs.URL, e.proxy.URL
 	provider := testenv.OIDCProvider(t, cfg)
-	w.proxy.front(t, provider.Origin)
-	w.rs.Trust(t, provider.Issuer, "mcp")
-	return w
+	e.proxy.front(t, provider.Origin)
+	e.rs.Trust(t, provider.Issuer, "mcp")
+	return e
 }
 
 // client returns one that opens a browser at Login only.
-func (w *world) client(t *testing.T) *mcpclient.Client {
+func (e *env) client(t *testing.T) *mcpclient.Client {
 	c := &mcpclient.Client{
-		Name: "Acme Notes", Server: w.rs.URL, Store: &tokenstore.Memory{},
+		Name: "Acme Notes", Server: e.rs.URL, Store: &tokenstore.Memory{},
 		NonInteractive: true, OpenBrowser: browse, SignInTimeout: patience,
 	}
 	t.Cleanup(func() {
@@ -440,7 +440,7 @@ func (w *world) client(t *testing.T) *mcpclient.Client {
 }
 
 // session signs c in.
-func (w *world) session(t *testing.T, c *mcpclient.Client) *mcp.ClientSession {
+func (e *env) session(t *testing.T, c *mcpclient.Client) *mcp.ClientSession {
 	t.Helper()
 	if err := c.Login(t.Context(), nil); err != nil {
 		t.Fatalf("Login: %v", err)
@@ -449,23 +449,23 @@ func (w *world) session(t *testing.T, c *mcpclient.Client) *mcp.ClientSession {
 }
 
 // refreshed reports whether the provider has been asked for n refreshes.
-func (w *world) refreshed(n int) func() bool {
+func (e *env) refreshed(n int) func() bool {
 	return func() bool {
-		sent, _ := w.proxy.refreshes()
+		sent, _ := e.proxy.refreshes()
 		return sent >= n
 	}
 }
 
 // once checks that no refresh token was sent twice.
-func (w *world) once(t *testing.T) {
+func (e *env) once(t *testing.T) {
 	t.Helper()
-	if sent, tokens := w.proxy.refreshes(); sent == 0 || sent != tokens {
+	if sent, tokens := e.proxy.refreshes(); sent == 0 || sent != tokens {
 		t.Errorf("%d refreshes with %d refresh tokens", sent, tokens)
 	}
 }
 
 // recovers makes calls until one succeeds.
-func (w *world) recovers(t *testing.T, session *mcp.ClientSession) {
+func (e *env) recovers(t *testing.T, session *mcp.ClientSession) {
 	t.Helper()
 	var err error
 	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(pause) {
