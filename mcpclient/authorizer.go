@@ -161,7 +161,7 @@ func (a *authorizer) authorized(req *http.Request, asked *call, may mayAsk, latc
 				latch.set(ctx, err)
 				return nil, err
 			}
-			// What was found out about the old token says nothing about the new one.
+			// The findings about the old token say nothing about the new one.
 			t.signedIn, t.why, t.to = true, nil, nil
 		}
 	}

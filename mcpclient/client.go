@@ -99,9 +99,9 @@ type Client struct {
 	OpenBrowser func(ctx context.Context, url string) error
 	// ShowURL, if not nil, is called before OpenBrowser, with the authorization
 	// URL itself: to show it to a person whose browser may be on another
-	// computer, or to open it. Any browser may come back then. Whoever reads the
-	// URL may come back too: show it to nobody but the person, and pass it to no
-	// program as an argument. An error of ShowURL is logged as OpenBrowser's is.
+	// computer, or to open it. Any browser may come back then, also that of
+	// somebody else who reads the URL: show it to nobody but the person, and pass
+	// it to no program as an argument. An error of ShowURL is logged as OpenBrowser's is.
 	ShowURL func(ctx context.Context, url string) error
 
 	// RequestTimeout bounds each request to an OAuth endpoint. Requests to the
@@ -191,7 +191,7 @@ func (c *Client) newSettings() (*settings, error) {
 	s.defaultServer = s.serverURL == DefaultServer
 	if s.resource != "" && s.resource != NoResource {
 		if u, err := url.Parse(s.resource); err != nil || !u.IsAbs() || strings.Contains(s.resource, "#") {
-			return nil, errors.New("mcpclient: resource is no absolute URI without a fragment (RFC 8707 §2)")
+			return nil, errors.New("mcpclient: resource is not an absolute URI, or has a fragment (RFC 8707 §2)")
 		}
 	}
 	if s.store == nil {

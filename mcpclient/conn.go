@@ -59,8 +59,8 @@ func (c *conn) RoundTrip(req *http.Request) (*http.Response, error) {
 	case http.MethodPost:
 		return c.post(req)
 	}
-	// The DELETE that ends the session. The SDK does not look at the answer, and
-	// the session may have ended already: no answer to it is an error.
+	// The DELETE that ends the session. The SDK does not look at the answer, and the
+	// session may have ended already. So a refusal is an answer as any other.
 	r, _ := c.session.tag(req)
 	resp, err := c.followed(r, nil, askNever, nil)
 	if resp != nil {

@@ -29,8 +29,8 @@ const (
 // scopesFor returns the scopes to ask for: those of the caller, or else those
 // that the server names; those that were asked for before (MCP specification,
 // "Step-Up Authorization Flow"); and those of want. offline_access is asked for
-// if the caller or an earlier sign-in has asked for it, and never because a server
-// names it.
+// if the caller, an earlier sign-in or a challenge for more scopes has asked for it,
+// and never because the server's metadata or its first challenge names it.
 func (f *flow) scopesFor(cfg *discovery.Configuration, want signInRequest, prior *tokenstore.Grant) []string {
 	offline := slices.Contains(f.scopes, offlineAccess) || slices.Contains(want.scopes, offlineAccess)
 	scopes := without(f.scopes, offlineAccess)

@@ -19,7 +19,7 @@ func (c *conn) openStream(req *http.Request) *http.Response {
 	r, w := io.Pipe()
 	ctx, cancel := context.WithCancel(req.Context())
 	f := c.newFeed(req, w)
-	go func() { w.CloseWithError(f.run(ctx)) }()
+	go func() { w.CloseWithError(f.run(ctx)) }() // io.EOF is an end without error
 	return eventAnswer(req, &feedBody{r, cancel})
 }
 
@@ -91,11 +91,11 @@ func (c *conn) newFeed(req *http.Request, w io.Writer) *feed {
 type verdict int
 
 const (
-	failed  verdict = iota // there was no event: try again, after a longer wait each time
-	fed                    // there were events, or a new session: try again
-	quiet                  // the server has nothing to say in this session
-	lost                   // the call's answer cannot be had any more
-	written                // the SDK has all that it wants
+	failed   verdict = iota // there was no event: try again, after a longer wait each time
+	fed                     // there were events, or a new session: try again
+	quiet                   // the server has nothing to say in this session
+	lost                    // the call's answer cannot be had any more
+	finished                // the SDK has the call's answer, or reads no more
 )
 
 // run copies events to the SDK until ctx ends or, for the stream of a call,
@@ -106,8 +106,8 @@ func (f *feed) run(ctx context.Context) error {
 		if err := sleep(ctx, wait); err != nil {
 			return err
 		}
-		verdict, why := f.once(ctx)
-		switch verdict {
+		result, why := f.once(ctx)
+		switch result {
 		case fed:
 			f.failures = 0
 		case failed:
@@ -126,14 +126,14 @@ func (f *feed) run(ctx context.Context) error {
 			f.failures = 0
 		case lost:
 			return f.lose(why)
-		case written:
+		case finished:
 			return why
 		}
 	}
 }
 
-// once asks the server for its stream and copies what comes. The error belongs
-// to the verdicts lost and written.
+// once asks the server for its stream and copies the events. The error belongs
+// to the verdicts lost and finished.
 func (f *feed) once(ctx context.Context) (verdict, error) {
 	f.wait = 0
 	r, id := f.conn.session.tag(f.req.Clone(ctx))
@@ -155,7 +155,7 @@ func (f *feed) once(ctx context.Context) (verdict, error) {
 			oauthhttp.Drain(resp)
 		}
 		if errors.Is(err, ErrClosed) || forbids(err) {
-			return quiet, nil // and will have nothing to say for as long
+			return quiet, nil // another try in this session would end alike
 		}
 		return failed, nil // the network, or no token: somebody may sign in meanwhile
 	case isEvents(resp):
@@ -181,11 +181,11 @@ func (f *feed) once(ctx context.Context) (verdict, error) {
 }
 
 // copy copies the events of resp to the SDK, until resp ends or the SDK has what it
-// wants. That resp ends is nothing special: servers and proxies end long streams.
+// wants. The end of resp is nothing special: servers and proxies end long streams.
 func (f *feed) copy(resp *http.Response) (verdict, error) {
 	defer resp.Body.Close()
 	f.streamed, f.call.from = f.session, resp
-	done := failed
+	result := failed
 	for events := f.conn.newEventReader(resp.Body); ; {
 		e, err := events.next()
 		switch {
@@ -193,11 +193,11 @@ func (f *feed) copy(resp *http.Response) (verdict, error) {
 			return lost, err // it may have been the answer, and would come again
 		case errors.Is(err, ErrTooLarge):
 			f.last = "" // or the event would come again
-			return done, nil
+			return result, nil
 		case err != nil:
-			return done, nil
+			return result, nil
 		}
-		done = fed
+		result = fed
 		f.call.see(&e)
 		if len(e.raw) == 0 {
 			continue // see has taken out all of it
@@ -207,10 +207,10 @@ func (f *feed) copy(resp *http.Response) (verdict, error) {
 			f.retry = min(e.retry, backoffMax)
 		}
 		if _, err := f.w.Write(e.raw); err != nil {
-			return written, err // the SDK has closed its side
+			return finished, err // the SDK has closed its side
 		}
 		if f.resuming && e.isResponse() {
-			return written, io.EOF
+			return finished, io.EOF
 		}
 	}
 }

@@ -102,6 +102,7 @@ func (f *flow) suffices(g *tokenstore.Grant, want signInRequest) bool {
 			return false
 		}
 	}
+	// The refresh token may be dead: underLock finds that out.
 	alive := !g.RefreshToken.IsZero() || g.ExpiresAt.IsZero() || clock.Now().Before(g.ExpiresAt)
 	return alive && (want.refusedToken == nil || !want.refusedToken.Token.Equal(g.AccessToken))
 }
@@ -158,7 +159,8 @@ func (f *flow) begin(ctx context.Context, cfg *discovery.Configuration, scopes [
 		if err == nil && (anew || !cl.reused || !f.turnsAway(ctx, address)) {
 			return cl, p, address, nil
 		}
-		// Failed, or turned away: the next client binds the callback address anew.
+		// It failed, or the server does not know the client. The next client binds
+		// the callback address anew.
 		if cl.listener != nil {
 			_ = cl.listener.Close()
 		}
@@ -219,12 +221,12 @@ func (f *flow) browse(ctx context.Context, cl *oauthClient, p *PendingLogin, add
 // own, which gives the browser a cookie and leads there. Neither error ends the
 // sign-in: a person may still open the URL.
 func (f *flow) open(ctx context.Context, address, page string, state tokenstore.Secret) {
-	told := func(err error) {
+	report := func(err error) {
 		if err == nil || ctx.Err() != nil {
 			return
 		}
 		// The error may repeat an address. Both addresses are as secret as the
-		// state, and are taken out: whole, and in their telling parts.
+		// state, and are taken out: whole, and in the parts that matter.
 		if ue := new(url.Error); errors.As(err, &ue) {
 			err = ue.Err
 		}
@@ -233,9 +235,9 @@ func (f *flow) open(ctx context.Context, address, page string, state tokenstore.
 		f.log.Warn("no browser could be opened", "step", StepAuthorize.String(), "error", why)
 	}
 	if f.showURL != nil {
-		told(f.showURL(ctx, address))
+		report(f.showURL(ctx, address))
 	}
 	if f.openBrowser != nil {
-		told(f.openBrowser(ctx, page))
+		report(f.openBrowser(ctx, page))
 	}
 }

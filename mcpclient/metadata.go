@@ -78,7 +78,7 @@ func (s *settings) discoverAt(ctx context.Context, c discovery.Challenge, issuer
 		NoResource: s.resource == NoResource,
 		HTTPClient: s.oauth,
 	}
-	// What Astravue documents holds for its own server alone.
+	// Astravue's documentation holds for its own server alone.
 	if s.defaultServer {
 		r.DefaultScopes = astravueScopes
 		r.MayState = astravueRealm

@@ -58,9 +58,9 @@ type search struct {
 }
 
 // begin returns what was found within the last minute. Otherwise it begins a search,
-// and fresh is true: the caller searches and calls end. Whoever comes meanwhile is
-// told that there is no other server, and does not wait: the search is worth one
-// request's time and not that of all.
+// and fresh is true: the caller searches and calls end. A request that comes
+// meanwhile is told that there is no other server, and does not wait: a search is worth
+// the time of one request, and not of all.
 func (m *moves) begin(issuer string, now time.Time) (to *discovery.Configuration, fresh bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -109,8 +109,8 @@ func (l *lists) turn(asked call, next string, w weight, ttl time.Duration, most 
 }
 
 // paged returns r, an answer on its way to the SDK, or what is to take its place. A
-// list that leads back to a page that it had ends there, since the SDK would read
-// on for ever. A list that is too long is an error that wraps [ErrTooLarge].
+// list that leads back to an earlier page ends there, since the SDK would read on
+// for ever. A list that is too long is an error that wraps [ErrTooLarge].
 func (c *conn) paged(asked call, r *jsonrpc.Response, w weight) (*jsonrpc.Response, error) {
 	switch asked.method {
 	case methodListTools, "prompts/list", "resources/list", "resources/templates/list":
@@ -141,7 +141,7 @@ func (c *conn) paged(asked call, r *jsonrpc.Response, w weight) (*jsonrpc.Respon
 		return nil, err
 	case again:
 		delete(members, "nextCursor")
-		c.log.Warn("the server's list leads back to a page that it had, and ends there", "step", StepConnect.String(), "list", asked.method)
+		c.log.Warn("the server's list leads back to an earlier page, and was ended there", "step", StepConnect.String(), "list", asked.method)
 	case !named:
 		return r, nil // the last page, as it came
 	}

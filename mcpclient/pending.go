@@ -129,7 +129,7 @@ func (f *flow) secretFor(ctx context.Context, p *PendingLogin) (tokenstore.Secre
 		return tokenstore.Secret{}, at(StepExchange, err)
 	}
 	if r.Registration == nil || r.Registration.ClientID != p.v.ClientID {
-		return tokenstore.Secret{}, at(StepCallback, fmt.Errorf("%w: its client is registered no more", ErrPendingLogin))
+		return tokenstore.Secret{}, at(StepCallback, fmt.Errorf("%w: its client is no longer registered", ErrPendingLogin))
 	}
 	return r.Registration.ClientSecret, nil
 }

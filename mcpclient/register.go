@@ -226,8 +226,8 @@ func (f *flow) registrationKey(issuer, redirect string) tokenstore.Key {
 // turnsAway reports whether the authorization endpoint does not know the client
 // of this address. It would show the user a page that leads nowhere. So a client
 // of an earlier sign-in is tried before the browser opens. An endpoint that knows
-// the client answers with a page or a redirect. Whoever gives no clear answer does
-// not turn the client away: a registration is not dropped for an outage.
+// the client answers with a page or a redirect. No answer, or one of an outage, is no
+// reason to drop a registration.
 func (f *flow) turnsAway(ctx context.Context, address string) bool {
 	ctx, cancel := context.WithTimeout(ctx, f.requestTimeout)
 	defer cancel()

@@ -72,7 +72,7 @@ func (c *conn) newEventReader(r io.Reader) *eventReader {
 var errNoMessage = errors.New("it is no JSON-RPC message")
 
 func (c *conn) droppedEvent(why error) {
-	c.log.Warn("the server sent an event that is of no use", "step", StepConnect.String(), "why", why)
+	c.log.Warn("dropped an event of the server's", "step", StepConnect.String(), "why", why)
 }
 
 // next returns the next event, or why there is none. It passes over comments and

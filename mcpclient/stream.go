@@ -15,8 +15,9 @@ import (
 )
 
 // A stream is the answer to one call as events, over one connection or, where
-// it can be resumed, over several. Whoever reads the answer's body owns it: first
-// the SDK, and after a break the feed that has taken it from parkedStreams.
+// it can be resumed, over several. One goroutine at a time uses it: first the
+// reader of the answer's body, and after a break the feed that has taken it from
+// parkedStreams.
 type stream struct {
 	conn     *conn
 	req      *http.Request // the call's
