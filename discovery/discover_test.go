@@ -12,6 +12,7 @@ import (
 	"unicode"
 
 	"github.com/astravue/mcp-client-go/discovery"
+	"github.com/astravue/mcp-client-go/internal/testenv"
 )
 
 func discover(t *testing.T, w world, r discovery.Request) (*discovery.Configuration, []string, error) {
@@ -633,14 +634,9 @@ func TestSlowServer(t *testing.T) {
 	})
 }
 
-// roundTripper answers without a network.
-type roundTripper func(*http.Request) (*http.Response, error)
-
-func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
-
 var (
 	errReached = errors.New("the network was reached")
-	refuse     = &http.Client{Transport: roundTripper(func(*http.Request) (*http.Response, error) { return nil, errReached })}
+	refuse     = &http.Client{Transport: testenv.RoundTripper(func(*http.Request) (*http.Response, error) { return nil, errReached })}
 )
 
 func TestResourcesThatAServerLists(t *testing.T) {

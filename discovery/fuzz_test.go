@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/astravue/mcp-client-go/discovery"
+	"github.com/astravue/mcp-client-go/internal/testenv"
 )
 
 // print writes c as a server would.
@@ -97,7 +98,7 @@ func loopback(u *url.URL) bool {
 // answering is a client that hands each address to answer, once it is one that
 // may be asked on behalf of a public server.
 func answering(t *testing.T, answer func(u *url.URL) string) *http.Client {
-	return &http.Client{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+	return &http.Client{Transport: testenv.RoundTripper(func(r *http.Request) (*http.Response, error) {
 		if u := r.URL; r.Method != "GET" || u.Scheme != "https" && u.Host != "127.0.0.1:3000" || u.Hostname() == "" || u.User != nil || u.Fragment != "" || r.Header.Get("Authorization") != "" {
 			t.Errorf("%s %s was asked for", r.Method, u)
 		}

@@ -354,8 +354,8 @@ func TestAccessTokensThatLiveFiveSeconds(t *testing.T) {
 			}
 			advance(t, srv, time.Second)
 			mustCall(t, session) // with the old one, and has it renewed
-			eventually(t, "it is renewed", func() bool { return steps(srv)[sandbox.StepRefresh] > n })
-			eventually(t, "and saved", func() bool {
+			testenv.Eventually(t, "it is renewed", func() bool { return steps(srv)[sandbox.StepRefresh] > n })
+			testenv.Eventually(t, "and saved", func() bool {
 				st, err := c.Status(t.Context())
 				return err == nil && st.ObtainedAt.After(then)
 			})
@@ -449,7 +449,7 @@ func TestTheClockIsSetWhileATokenIsOnItsWay(t *testing.T) {
 				srv := start(t, sandbox.Options{})
 				var once sync.Once
 				c, b := newClient(t, srv, func(c *mcpclient.Client) {
-					c.Transport = wire(func(r *http.Request) (*http.Response, error) {
+					c.Transport = testenv.RoundTripper(func(r *http.Request) (*http.Response, error) {
 						if strings.HasSuffix(r.URL.Path, "/token") {
 							body, _ := io.ReadAll(r.Body)
 							r = r.Clone(r.Context())
@@ -586,7 +586,7 @@ func TestTheComputerSleepsEightHours(t *testing.T) {
 				asleep, awake := make(chan struct{}), make(chan struct{})
 				c, b := newClient(t, srv, func(c *mcpclient.Client) {
 					c.MCP = &mcp.ClientOptions{}
-					c.Transport = wire(func(r *http.Request) (*http.Response, error) {
+					c.Transport = testenv.RoundTripper(func(r *http.Request) (*http.Response, error) {
 						resp, err := under.RoundTrip(r)
 						if r.Method == http.MethodPost && armed.CompareAndSwap(true, false) {
 							close(asleep)
@@ -610,7 +610,7 @@ func TestTheComputerSleepsEightHours(t *testing.T) {
 					return n
 				}
 				if protocol == "legacy" {
-					eventually(t, "the standalone stream is open", func() bool { return streams() == 1 })
+					testenv.Eventually(t, "the standalone stream is open", func() bool { return streams() == 1 })
 				}
 				armed.Store(true)
 				called := make(chan error, 1)
@@ -628,7 +628,7 @@ func TestTheComputerSleepsEightHours(t *testing.T) {
 					mustCall(t, session)
 				}
 				if protocol == "legacy" && cut {
-					eventually(t, "the standalone stream is open again", func() bool { return streams() == 2 })
+					testenv.Eventually(t, "the standalone stream is open again", func() bool { return streams() == 2 })
 				}
 				wantSteps(t, srv, sandbox.StepRefresh, 1)
 				wantOpened(t, b, 1)
@@ -713,7 +713,7 @@ func soon(t *testing.T, since time.Time, what string, done <-chan error) error {
 func renewedOnce(t *testing.T, srv *sandbox.Server, store tokenstore.Store, old tokenstore.Record, sessions ...*mcp.ClientSession) {
 	t.Helper()
 	key := tokenstore.GrantKey(srv.URL(), "")
-	eventually(t, "the renewed grant is saved", func() bool {
+	testenv.Eventually(t, "the renewed grant is saved", func() bool {
 		r, err := store.Get(t.Context(), key)
 		return err == nil && r.Generation != old.Generation && !r.Grant.RefreshToken.Equal(old.Grant.RefreshToken)
 	})
@@ -805,7 +805,7 @@ func TestCancelledCallersDoNotWaitForASlowRefreshWhichIsSaved(t *testing.T) {
 	c, _ := newClient(t, srv, func(c *mcpclient.Client) {
 		noBrowser(store)(c)
 		below := mcpclient.NewTransport(srv.URL())
-		c.Transport = wire(func(r *http.Request) (*http.Response, error) {
+		c.Transport = testenv.RoundTripper(func(r *http.Request) (*http.Response, error) {
 			if cancels(r) {
 				notices.Add(1)
 			}

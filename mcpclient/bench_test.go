@@ -7,6 +7,7 @@ import (
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 
+	"github.com/astravue/mcp-client-go/internal/testenv"
 	"github.com/astravue/mcp-client-go/mcpclient"
 	"github.com/astravue/mcp-client-go/sandbox"
 	"github.com/astravue/mcp-client-go/tokenstore"
@@ -28,7 +29,7 @@ func BenchmarkCall(b *testing.B) {
 		}
 		client := &mcpclient.Client{Server: srv.URL(), Store: &tokenstore.Memory{}, OpenBrowser: newBrowser().open}
 		defer client.Close()
-		fixed := &http.Client{Transport: wire(func(r *http.Request) (*http.Response, error) {
+		fixed := &http.Client{Transport: testenv.RoundTripper(func(r *http.Request) (*http.Response, error) {
 			r = r.Clone(r.Context())
 			r.Header.Set("Authorization", "Bearer "+tokens.AccessToken)
 			return http.DefaultTransport.RoundTrip(r)

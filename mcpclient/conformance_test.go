@@ -15,6 +15,7 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 
+	"github.com/astravue/mcp-client-go/internal/testenv"
 	"github.com/astravue/mcp-client-go/mcpclient"
 	"github.com/astravue/mcp-client-go/sandbox"
 	"github.com/astravue/mcp-client-go/tokenstore"
@@ -133,7 +134,7 @@ func TestALostAnswerDoesNotMakeAServerOlder(t *testing.T) {
 // insufficient has each request that is about match answered as if more
 // scopes were needed.
 func insufficient(match, scopes string) http.RoundTripper {
-	return wire(func(req *http.Request) (*http.Response, error) {
+	return testenv.RoundTripper(func(req *http.Request) (*http.Response, error) {
 		if req.Header.Get("Authorization") != "" && req.Body != nil && req.GetBody != nil {
 			body, err := req.GetBody()
 			if err != nil {
@@ -176,7 +177,7 @@ func TestAForbiddenConnectSaysSo(t *testing.T) {
 	srv := start(t, sandbox.Options{})
 	c, b := newClient(t, srv, func(c *mcpclient.Client) {
 		forbidding := insufficient(`"server/discover"`, "openid")
-		c.Transport = wire(func(req *http.Request) (*http.Response, error) {
+		c.Transport = testenv.RoundTripper(func(req *http.Request) (*http.Response, error) {
 			if req.Header.Get("Authorization") != "" && req.Header.Get("Mcp-Method") != "server/discover" {
 				_ = req.Body.Close()
 				w := httptest.NewRecorder()
@@ -232,7 +233,7 @@ func TestAstravuesResourceIsTheDocumentedOne(t *testing.T) {
 		c := &mcpclient.Client{
 			Store: new(tokenstore.Memory), Resource: test.resource,
 			Registration: mcpclient.Registration{ClientID: "app", RedirectURL: "https://app.example.com/callback"},
-			Transport: wire(func(req *http.Request) (*http.Response, error) {
+			Transport: testenv.RoundTripper(func(req *http.Request) (*http.Response, error) {
 				w := httptest.NewRecorder()
 				w.Header().Set("Content-Type", "application/json")
 				if doc := documents[req.URL.Path]; doc != "" {

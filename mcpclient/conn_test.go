@@ -17,6 +17,7 @@ import (
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 
+	"github.com/astravue/mcp-client-go/internal/testenv"
 	"github.com/astravue/mcp-client-go/mcpclient"
 	"github.com/astravue/mcp-client-go/sandbox"
 	"github.com/astravue/mcp-client-go/tokenstore"
@@ -188,7 +189,7 @@ func TestRedirectsBelowTheServersAddressAreFollowed(t *testing.T) {
 	mustCall(t, session)
 	s.forget()
 	mustCall(t, session)
-	eventually(t, "the stream is open", func() bool { return s.count("GET") > 0 })
+	testenv.Eventually(t, "the stream is open", func() bool { return s.count("GET") > 0 })
 	_ = session.Close()
 
 	c := &mcpclient.Client{Server: url + "/round", Store: &tokenstore.Memory{}}
@@ -372,7 +373,7 @@ func TestTheStandaloneStream(t *testing.T) {
 		s := newLegacyServer(t)
 		s.get = func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusForbidden) }
 		session := s.connect(t)
-		eventually(t, "GET", func() bool { return s.count("GET") > 0 })
+		testenv.Eventually(t, "GET", func() bool { return s.count("GET") > 0 })
 		time.Sleep(2500 * time.Millisecond) // a second try comes after 1 to 2 s
 		mustCall(t, session)
 		if n := s.count("GET"); n != 1 {
@@ -477,7 +478,7 @@ func TestTheServerHearsOfACallThatIsGivenUp(t *testing.T) {
 	if err := callTool(ctx, session); !errors.Is(err, context.Canceled) {
 		t.Fatalf("a call: %v", err)
 	}
-	eventually(t, "the server hears of it", func() bool { return s.count("POST notifications/cancelled") == 1 })
+	testenv.Eventually(t, "the server hears of it", func() bool { return s.count("POST notifications/cancelled") == 1 })
 }
 
 func TestNothingIsLeftRunning(t *testing.T) {
@@ -497,7 +498,7 @@ func TestNothingIsLeftRunning(t *testing.T) {
 		}
 	}
 	var stacks string
-	eventually(t, "all goroutines end", func() bool {
+	testenv.Eventually(t, "all goroutines end", func() bool {
 		buf := make([]byte, 1<<20)
 		stacks = string(buf[:runtime.Stack(buf, true)])
 		return !slices.ContainsFunc(strings.Split(stacks, "\n\n"), func(g string) bool {

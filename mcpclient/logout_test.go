@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/astravue/mcp-client-go/internal/clock"
+	"github.com/astravue/mcp-client-go/internal/testenv"
 	"github.com/astravue/mcp-client-go/mcpclient"
 	"github.com/astravue/mcp-client-go/sandbox"
 )
@@ -44,7 +45,7 @@ func TestALogoutInAnotherProcessEndsThisSessionWithinItsMinute(t *testing.T) {
 			mustCall(t, session) // it has not looked yet
 			t.Cleanup(clock.Advance(time.Minute + time.Second))
 			// The call that notices may get through: it looks off the path.
-			eventually(t, "calls end", func() bool {
+			testenv.Eventually(t, "calls end", func() bool {
 				err := callTool(t.Context(), session)
 				if err != nil && !errors.Is(err, mcpclient.ErrLoginRequired) {
 					t.Fatal(err)

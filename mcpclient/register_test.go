@@ -19,6 +19,7 @@ import (
 	"github.com/astravue/mcp-client-go/authcode"
 	"github.com/astravue/mcp-client-go/dcr"
 	"github.com/astravue/mcp-client-go/internal/clock"
+	"github.com/astravue/mcp-client-go/internal/testenv"
 	"github.com/astravue/mcp-client-go/mcpclient"
 	"github.com/astravue/mcp-client-go/sandbox"
 	"github.com/astravue/mcp-client-go/tokenstore"
@@ -256,7 +257,7 @@ func TestRegistrationsThatWereNotMadeDoNotCount(t *testing.T) {
 	for range 12 {
 		c, _ := newClient(t, srv, func(c *mcpclient.Client) {
 			c.Store = store
-			c.Transport = wire(func(req *http.Request) (*http.Response, error) {
+			c.Transport = testenv.RoundTripper(func(req *http.Request) (*http.Response, error) {
 				if strings.Contains(req.URL.Path, "clients-registrations") {
 					req = req.Clone(req.Context())
 					req.URL.Host = gone

@@ -12,17 +12,14 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/astravue/mcp-client-go/internal/testenv"
 	"github.com/astravue/mcp-client-go/tokenstore"
 )
 
 // What takes minutes or hours passes in a bubble here, over no socket.
 
-type upstream func(*http.Request) (*http.Response, error)
-
-func (u upstream) RoundTrip(req *http.Request) (*http.Response, error) { return u(req) }
-
 // scripted returns a conn above an upstream.
-func scripted(t *testing.T, u upstream) *conn {
+func scripted(t *testing.T, u testenv.RoundTripper) *conn {
 	t.Helper()
 	s, err := (&Client{Server: "http://127.0.0.1:1/mcp", Store: &tokenstore.Memory{}, Transport: u, NonInteractive: true}).init()
 	if err != nil {
@@ -212,7 +209,7 @@ func (tooLate) Timeout() bool { return true }
 
 func TestATimeoutStaysOne(t *testing.T) {
 	c := &Client{Server: "http://127.0.0.1:1/mcp", Store: &tokenstore.Memory{}, NonInteractive: true,
-		Transport: upstream(func(*http.Request) (*http.Response, error) { return nil, tooLate{} })}
+		Transport: testenv.RoundTripper(func(*http.Request) (*http.Response, error) { return nil, tooLate{} })}
 	defer c.Close()
 	_, err := c.HTTPClient().Get("http://127.0.0.1:1/rest")
 	if late := new(url.Error); !errors.As(err, &late) || !late.Timeout() {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 
+	"github.com/astravue/mcp-client-go/internal/testenv"
 	"github.com/astravue/mcp-client-go/mcpclient"
 	"github.com/astravue/mcp-client-go/sandbox"
 )
@@ -31,7 +32,7 @@ func TestTheServerIsRestarted(t *testing.T) {
 		}
 		for n := range 2 {
 			if protocol == "legacy" {
-				eventually(t, "the standalone stream is open", func() bool { return streams() > n })
+				testenv.Eventually(t, "the standalone stream is open", func() bool { return streams() > n })
 			}
 			wire.set(true)
 			srv.EndMCPSessions()
@@ -43,7 +44,7 @@ func TestTheServerIsRestarted(t *testing.T) {
 			mustCall(t, session)
 		}
 		if protocol == "legacy" {
-			eventually(t, "the standalone stream is open once more", func() bool { return streams() > 2 })
+			testenv.Eventually(t, "the standalone stream is open once more", func() bool { return streams() > 2 })
 		}
 		wantOpened(t, b, 1)
 		wantSteps(t, srv, sandbox.StepRefresh, 0)

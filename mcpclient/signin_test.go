@@ -22,6 +22,7 @@ import (
 	"github.com/astravue/mcp-client-go/authcode"
 	"github.com/astravue/mcp-client-go/callback"
 	"github.com/astravue/mcp-client-go/discovery"
+	"github.com/astravue/mcp-client-go/internal/testenv"
 	"github.com/astravue/mcp-client-go/mcpclient"
 	"github.com/astravue/mcp-client-go/sandbox"
 	"github.com/astravue/mcp-client-go/tokenstore"
@@ -75,7 +76,7 @@ func TestASignInWaitsForAnother(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- first.Login(ctx, nil) }()
-	eventually(t, "the browser opens", func() bool { return n.opened.Load() == 1 })
+	testenv.Eventually(t, "the browser opens", func() bool { return n.opened.Load() == 1 })
 	err := second.Login(t.Context(), nil)
 	if !errors.As(err, new(*tokenstore.LockTimeoutError)) {
 		t.Errorf("second Login: %v", err)
@@ -103,10 +104,10 @@ func TestTheLastWhoWaitsEndsTheSignIn(t *testing.T) {
 			}
 		})
 	}
-	eventually(t, "the browser opens", func() bool { return n.opened.Load() == 1 })
+	testenv.Eventually(t, "the browser opens", func() bool { return n.opened.Load() == 1 })
 	cancel()
 	wg.Wait()
-	eventually(t, "the sign-in ends", func() bool { return n.closed.Load() == 1 })
+	testenv.Eventually(t, "the sign-in ends", func() bool { return n.closed.Load() == 1 })
 
 	// It was nobody's denial.
 	ctx, cancel = context.WithTimeout(t.Context(), 5*time.Second)
@@ -130,7 +131,7 @@ func TestClose(t *testing.T) {
 		c, _ := newClient(t, srv, func(c *mcpclient.Client) { c.OpenBrowser = n.open })
 		failed := make(chan error, 1)
 		go func() { _, err := c.Connect(context.Background()); failed <- err }()
-		eventually(t, "the browser opens", func() bool { return n.opened.Load() == 1 })
+		testenv.Eventually(t, "the browser opens", func() bool { return n.opened.Load() == 1 })
 		if err := c.Close(); err != nil {
 			t.Error(err)
 		}
@@ -144,7 +145,7 @@ func TestClose(t *testing.T) {
 		c, _ := newClient(t, srv, func(c *mcpclient.Client) { c.Store = store })
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() { _, _ = c.Connect(ctx) }()
-		eventually(t, "the code is sent", func() bool { return steps(srv)[sandbox.StepExchange] > 0 })
+		testenv.Eventually(t, "the code is sent", func() bool { return steps(srv)[sandbox.StepExchange] > 0 })
 		cancel() // and nobody waits for it any more
 		time.Sleep(20 * time.Millisecond)
 		if err := c.Close(); err != nil {
@@ -365,7 +366,7 @@ func astravue(t *testing.T, announced, issuer string, asked *[]string) http.Roun
 			"registration_endpoint": realm + "/clients-registrations/openid-connect",
 		}
 	}
-	return wire(func(r *http.Request) (*http.Response, error) {
+	return testenv.RoundTripper(func(r *http.Request) (*http.Response, error) {
 		*asked = append(*asked, r.Method+" "+r.URL.String())
 		status, body := http.StatusNotFound, []byte("no")
 		if d, ok := documents[r.URL.String()]; ok {
@@ -492,7 +493,7 @@ func TestOfflineAccessIsNotTheServersToAskFor(t *testing.T) {
 
 // registrar is a transport that changes what registration answers.
 func registrar(change func(map[string]any)) http.RoundTripper {
-	return wire(func(r *http.Request) (*http.Response, error) {
+	return testenv.RoundTripper(func(r *http.Request) (*http.Response, error) {
 		resp, err := http.DefaultTransport.RoundTrip(r)
 		if err != nil || resp.StatusCode != http.StatusCreated {
 			return resp, err

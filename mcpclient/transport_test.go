@@ -202,7 +202,7 @@ func TestTheServersOriginHasManySpellings(t *testing.T) {
 		ClientID: "c", AuthMethod: "none", Resource: "https://api.example.com/mcp", AccessToken: tokenstore.NewSecret("at"),
 	})
 	var bearer string
-	c := &mcpclient.Client{Server: "HTTPS://API.example.com:443/mcp", Store: store, Transport: wire(func(r *http.Request) (*http.Response, error) {
+	c := &mcpclient.Client{Server: "HTTPS://API.example.com:443/mcp", Store: store, Transport: testenv.RoundTripper(func(r *http.Request) (*http.Response, error) {
 		bearer = r.Header.Get("Authorization")
 		return &http.Response{StatusCode: 204, Header: http.Header{}, Body: http.NoBody, Request: r}, nil
 	})}

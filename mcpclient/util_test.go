@@ -37,11 +37,6 @@ func listen(t *testing.T, h http.HandlerFunc) string {
 	return srv.URL
 }
 
-// A wire is a transport that is one function.
-type wire func(*http.Request) (*http.Response, error)
-
-func (w wire) RoundTrip(req *http.Request) (*http.Response, error) { return w(req) }
-
 // seed stores a grant, as an earlier sign-in has left it.
 func seed(t *testing.T, store tokenstore.Store, key tokenstore.Key, g *tokenstore.Grant) {
 	t.Helper()
@@ -51,16 +46,6 @@ func seed(t *testing.T, store tokenstore.Store, key tokenstore.Key, g *tokenstor
 	})
 	if err != nil {
 		t.Fatal(err)
-	}
-}
-
-// eventually waits for something that happens off the path.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("%s: not within 10 seconds", what)
-		}
 	}
 }
 

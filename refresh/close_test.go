@@ -52,7 +52,7 @@ func TestNotSavedIsSavedLater(t *testing.T) {
 		"in the background": func(t *testing.T, store *fullDisk, s *refresh.Source) {
 			advance(t, 6*time.Second)
 			access(t, s)
-			eventually(t, "the mark is cleared", func() bool { return mark(t, store) == tokenstore.Mark{} })
+			testenv.Eventually(t, "the mark is cleared", func() bool { return mark(t, store) == tokenstore.Mark{} })
 		},
 		"by Close": func(*testing.T, *fullDisk, *refresh.Source) {},
 	} {
@@ -85,7 +85,7 @@ func TestNotSavedIsRenewedFromMemory(t *testing.T) {
 		a, store, s, first := newUnsaved(t, nil)
 		advance(t, 29*time.Minute+30*time.Second)
 		access(t, s)
-		eventually(t, "it is renewed", func() bool { return access(t, s).Generation != first.Generation })
+		testenv.Eventually(t, "it is renewed", func() bool { return access(t, s).Generation != first.Generation })
 		a.wantRequests(t, 2)
 		store.set(func() { store.full = false })
 		if err := s.Close(); err != nil {

@@ -412,7 +412,7 @@ func TestAnswerLost(t *testing.T) {
 		access(t, s)
 		advance(t, 29*time.Minute+30*time.Second)
 		access(t, s)
-		eventually(t, "an early refresh fails", func() bool { return mark(t, store).Pending })
+		testenv.Eventually(t, "an early refresh fails", func() bool { return mark(t, store).Pending })
 		a.set(func() { a.lose = nil })
 		for range 10 { // here, and in processes that start now
 			advance(t, 2*time.Second)

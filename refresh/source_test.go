@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/astravue/mcp-client-go/internal/clock"
+	"github.com/astravue/mcp-client-go/internal/testenv"
 	"github.com/astravue/mcp-client-go/refresh"
 	"github.com/astravue/mcp-client-go/tokenstore"
 )
@@ -94,7 +95,7 @@ func TestEarlyRefreshIsInTheBackgroundLater(t *testing.T) {
 			}
 			slowest = max(slowest, time.Since(start))
 		}
-		eventually(t, "a refresh starts", func() bool { return blocked.Load() == 1 })
+		testenv.Eventually(t, "a refresh starts", func() bool { return blocked.Load() == 1 })
 		if got := access(t, s); got != first {
 			t.Error("callers do not get the live token while a refresh is under way")
 		}
@@ -102,7 +103,7 @@ func TestEarlyRefreshIsInTheBackgroundLater(t *testing.T) {
 			t.Errorf("a caller with a live token waited %v", slowest)
 		}
 		close(block)
-		eventually(t, "the new token is handed out", func() bool { return access(t, s) != first })
+		testenv.Eventually(t, "the new token is handed out", func() bool { return access(t, s) != first })
 		a.wantRequests(t, 1)
 	})
 }
@@ -147,8 +148,8 @@ func TestEarlyRefreshIsTriedAgainAfterTheBackoff(t *testing.T) {
 		a.set(func() { a.fault = nil })
 		advance(t, 10*time.Second)
 		access(t, s)
-		eventually(t, "it is tried again", func() bool { return a.count() == 2 })
-		eventually(t, "the new token is handed out", func() bool { return access(t, s).Generation == stored(t, store).Generation })
+		testenv.Eventually(t, "it is tried again", func() bool { return a.count() == 2 })
+		testenv.Eventually(t, "the new token is handed out", func() bool { return access(t, s).Generation == stored(t, store).Generation })
 	})
 }
 
@@ -161,7 +162,7 @@ func TestClockSetBack(t *testing.T) {
 		access(t, s)
 		generation := save(t, store, a.issue(10*time.Minute))
 		advance(t, -5*time.Minute)
-		eventually(t, "the record is looked at", func() bool { return access(t, s).Generation == generation })
+		testenv.Eventually(t, "the record is looked at", func() bool { return access(t, s).Generation == generation })
 	})
 }
 
@@ -503,7 +504,7 @@ func TestLogoutElsewhereEndsCallsWithinAMinute(t *testing.T) {
 		access(t, s)
 		advance(t, 2*time.Second)
 		access(t, s) // the one that looks does not wait
-		eventually(t, "the logout is noticed", func() bool {
+		testenv.Eventually(t, "the logout is noticed", func() bool {
 			_, err := s.Access(t.Context())
 			return errors.Is(err, refresh.ErrLoginRequired)
 		})

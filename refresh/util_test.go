@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/astravue/mcp-client-go/internal/clock"
+	"github.com/astravue/mcp-client-go/internal/testenv"
 	"github.com/astravue/mcp-client-go/refresh"
 	"github.com/astravue/mcp-client-go/tokenstore"
 )
@@ -110,16 +111,6 @@ func wantRetry(t testing.TB, s *refresh.Source) *refresh.RetryError {
 
 func advance(t testing.TB, d time.Duration) { t.Cleanup(clock.Advance(d)) }
 
-// eventually waits, in a bubble, for what happens in the background.
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("never: " + what)
-		}
-	}
-}
-
 // grantOf is a grant of a server that listens nowhere.
 func grantOf(life time.Duration) *tokenstore.Grant {
 	now := clock.Now()
@@ -132,12 +123,8 @@ func grantOf(life time.Duration) *tokenstore.Grant {
 
 // answering counts requests, and answers them at once.
 func answering(requests *int, status int, body string) *http.Client {
-	return &http.Client{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+	return &http.Client{Transport: testenv.RoundTripper(func(r *http.Request) (*http.Response, error) {
 		*requests++
 		return &http.Response{StatusCode: status, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body)), Request: r}, nil
 	})}
 }
-
-type roundTripper func(*http.Request) (*http.Response, error)
-
-func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }

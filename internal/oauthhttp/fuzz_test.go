@@ -15,6 +15,7 @@ import (
 
 	"github.com/astravue/mcp-client-go/internal/clock"
 	"github.com/astravue/mcp-client-go/internal/secret"
+	"github.com/astravue/mcp-client-go/internal/testenv"
 )
 
 // FuzzTokenAnswer holds, for whatever a token endpoint answers: it ends in a
@@ -60,7 +61,7 @@ func FuzzTokenAnswer(f *testing.F) {
 
 	f.Fuzz(func(t *testing.T, status int, retryAfter string, body []byte) {
 		request := func(body []byte) (*Token, error) {
-			hc := &http.Client{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+			hc := &http.Client{Transport: testenv.RoundTripper(func(r *http.Request) (*http.Response, error) {
 				if r.Method != "POST" || r.URL.String() != "https://as.example/token" {
 					t.Errorf("%s %s", r.Method, r.URL)
 				}

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/astravue/mcp-client-go/internal/clock"
+	"github.com/astravue/mcp-client-go/internal/testenv"
 )
 
 // A spy is a body that counts what was read and knows whether it was closed.
@@ -324,10 +325,6 @@ func TestOutcomeUnderHTTP2(t *testing.T) {
 	}
 }
 
-type roundTripper func(*http.Request) (*http.Response, error)
-
-func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
-
 func TestOutcomeUnderARoundTripperWithoutTrace(t *testing.T) {
 	for name, tc := range map[string]struct {
 		err  error
@@ -343,7 +340,7 @@ func TestOutcomeUnderARoundTripperWithoutTrace(t *testing.T) {
 		"deadline":        {context.DeadlineExceeded, Unknown},
 	} {
 		t.Run(name, func(t *testing.T) {
-			hc := &http.Client{Transport: roundTripper(func(*http.Request) (*http.Response, error) { return nil, tc.err })}
+			hc := &http.Client{Transport: testenv.RoundTripper(func(*http.Request) (*http.Response, error) { return nil, tc.err })}
 			_, err := RequestToken(t.Context(), hc, "https://as.example/token", refreshForm(), public("c"))
 			wantOutcome(t, err, tc.want)
 			if !errors.Is(err, tc.err) {

@@ -19,6 +19,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/astravue/mcp-client-go/internal/testenv"
 )
 
 func TestPublicAddresses(t *testing.T) {
@@ -277,7 +279,7 @@ func TestCheckNamed(t *testing.T) {
 func TestGuardFollowsRedirects(t *testing.T) {
 	h := &hosts{addrs: map[string][]string{"public.example": {"203.0.113.1"}, "intra.example": {"10.0.0.1"}}}
 	tr := h.transport(t, "https://public.example/")
-	hc := &http.Client{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+	hc := &http.Client{Transport: testenv.RoundTripper(func(r *http.Request) (*http.Response, error) {
 		resp, err := tr.RoundTrip(r)
 		if err == nil {
 			resp.StatusCode = http.StatusFound

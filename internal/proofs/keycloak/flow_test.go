@@ -210,7 +210,7 @@ func TestLibrary(t *testing.T) {
 			})
 			r.Registration, r.SignInTimeout = c.registration, time.Minute
 			var said []time.Duration // expires_in
-			r.Transport = wire(func(req *http.Request) (*http.Response, error) {
+			r.Transport = testenv.RoundTripper(func(req *http.Request) (*http.Response, error) {
 				resp, err := http.DefaultTransport.RoundTrip(req)
 				if err != nil || !strings.HasSuffix(req.URL.Path, "/token") {
 					return resp, err

@@ -24,11 +24,6 @@ import (
 	"github.com/astravue/mcp-client-go/tokenstore"
 )
 
-// A wire is a transport that is one function.
-type wire func(*http.Request) (*http.Response, error)
-
-func (w wire) RoundTrip(req *http.Request) (*http.Response, error) { return w(req) }
-
 // signedIn is a run that has signed in as user.
 func signedIn(t *testing.T, k *testenv.KeycloakServer, user string) *run {
 	t.Helper()
@@ -84,7 +79,7 @@ func TestIssuerWithPath(t *testing.T) {
 	})
 	t.Run("behind a proxy for realms alone", func(t *testing.T) {
 		r := newRun(t, k, newBrowser("olivia").open)
-		r.Transport = wire(func(req *http.Request) (*http.Response, error) {
+		r.Transport = testenv.RoundTripper(func(req *http.Request) (*http.Response, error) {
 			if strings.HasPrefix(k.Origin, "http://"+req.URL.Host) && !strings.HasPrefix(req.URL.Path, "/realms/") {
 				// The page of an application that answers everything.
 				return answer(req, http.StatusOK, "text/html", "<!doctype html><title>Astravue</title>"), nil
@@ -100,7 +95,7 @@ func TestIssuerWithPath(t *testing.T) {
 	// As Astravue documents it: the MCP server's host serves the metadata, of endpoints that live
 	// in the realm.
 	origin := strings.TrimSuffix(k.MCP.URL, "/mcp")
-	documented := wire(func(req *http.Request) (*http.Response, error) {
+	documented := testenv.RoundTripper(func(req *http.Request) (*http.Response, error) {
 		if strings.HasPrefix(req.URL.Path, "/.well-known/oauth-protected-resource") {
 			doc, _ := json.Marshal(object{"resource": k.MCP.URL, "authorization_servers": []string{origin}})
 			return answer(req, http.StatusOK, "application/json", string(doc)), nil
