@@ -115,7 +115,7 @@ func (s *stream) instead(why error) io.ReadCloser {
 	}
 	resp, err := s.conn.repeat(s.req, s.asked, lost)
 	if err == nil && isEvents(resp) {
-		return resp.Body
+		return resp.Body // that of a stream of its own, as the SDK may have it
 	}
 	// The SDK reads events here, so an answer in JSON becomes one.
 	r := &jsonrpc.Response{}
