@@ -168,6 +168,27 @@ func (s *legacyServer) serveTools(w http.ResponseWriter, r *http.Request) {
 		`{"name":"add","inputSchema":{"type":"object"}}]}}`, msg.ID)
 }
 
+// A server that has forgotten the session may be another version, in which the
+// tool writes.
+func TestTheListOfAForgottenSessionMakesNoCallSafe(t *testing.T) {
+	s := newLegacyServer(t)
+	var calls atomic.Int32
+	s.call = func(w http.ResponseWriter, r *http.Request, id json.RawMessage) {
+		calls.Add(1)
+		quietEnd(w, nil)
+	}
+	s.url = listen(t, s.serveTools)
+	session := s.connect(t)
+	if _, err := session.ListTools(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	s.forget()
+	_, err := session.CallTool(t.Context(), &mcp.CallToolParams{Name: "read"})
+	if n := calls.Load(); !errors.Is(err, mcpclient.ErrNoAnswer) || n != 1 {
+		t.Errorf("%v after it was carried out %d times", err, n)
+	}
+}
+
 // Of a stream that could be resumed, the answer is lost with the session, or
 // with a server that keeps no events: see TestTheStreamOfACallIsResumed for
 // one that does.
