@@ -64,26 +64,26 @@ func TestProbe(t *testing.T) {
 	}
 	for _, test := range []struct {
 		name  string
-		world world
+		pages pages
 		in    bool
 		err   bool
 		want  []string
 	}{
-		{"401", world{server: unauthorized}, true, false, []string{server}},
-		{"200", world{server: doc(`{"jsonrpc":"2.0","id":1,"result":{}}`)}, false, false, []string{server}},
-		{"403 with a challenge", world{server: func(w http.ResponseWriter, _ *http.Request) {
+		{"401", pages{server: unauthorized}, true, false, []string{server}},
+		{"200", pages{server: doc(`{"jsonrpc":"2.0","id":1,"result":{}}`)}, false, false, []string{server}},
+		{"403 with a challenge", pages{server: func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("WWW-Authenticate", challenge)
 			w.WriteHeader(http.StatusForbidden)
 		}}, false, false, []string{server}},
-		{"404", world{}, false, false, []string{server}},
-		{"500", world{server: page(500, "", "")}, false, false, []string{server}},
-		{"redirect within the origin", world{server: http.RedirectHandler("/mcp/", http.StatusTemporaryRedirect).ServeHTTP, server + "/": unauthorized}, true, false, []string{server, server + "/"}},
-		{"redirect to another origin", world{server: http.RedirectHandler("https://evil.example/?secret", http.StatusTemporaryRedirect).ServeHTTP, "https://evil.example/?secret": unauthorized}, false, true, []string{server}},
-		{"redirect to another port", world{server: http.RedirectHandler("https://api.example.com:444/", http.StatusTemporaryRedirect).ServeHTTP}, false, true, []string{server}},
-		{"redirect in a circle", world{server: http.RedirectHandler(server, http.StatusTemporaryRedirect).ServeHTTP}, false, true, []string{server, server, server, server}},
+		{"404", pages{}, false, false, []string{server}},
+		{"500", pages{server: page(500, "", "")}, false, false, []string{server}},
+		{"redirect within the origin", pages{server: http.RedirectHandler("/mcp/", http.StatusTemporaryRedirect).ServeHTTP, server + "/": unauthorized}, true, false, []string{server, server + "/"}},
+		{"redirect to another origin", pages{server: http.RedirectHandler("https://evil.example/?secret", http.StatusTemporaryRedirect).ServeHTTP, "https://evil.example/?secret": unauthorized}, false, true, []string{server}},
+		{"redirect to another port", pages{server: http.RedirectHandler("https://api.example.com:444/", http.StatusTemporaryRedirect).ServeHTTP}, false, true, []string{server}},
+		{"redirect in a circle", pages{server: http.RedirectHandler(server, http.StatusTemporaryRedirect).ServeHTTP}, false, true, []string{server, server, server, server}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			hc, requests := test.world.serve(t)
+			hc, requests := test.pages.serve(t)
 			c, in, err := discovery.Probe(t.Context(), hc, server)
 			if in != test.in || (err != nil) != test.err {
 				t.Errorf("got %v, %v", in, err)
@@ -100,13 +100,13 @@ func TestProbe(t *testing.T) {
 		})
 	}
 	t.Run("401 without a challenge", func(t *testing.T) {
-		hc, _ := world{server: page(401, "", "")}.serve(t)
+		hc, _ := pages{server: page(401, "", "")}.serve(t)
 		if c, in, err := discovery.Probe(t.Context(), hc, server); c != (discovery.Challenge{}) || !in || err != nil {
 			t.Errorf("got %+v, %v, %v", c, in, err)
 		}
 	})
 	t.Run("is a ping", func(t *testing.T) {
-		hc, _ := world{server: func(_ http.ResponseWriter, r *http.Request) {
+		hc, _ := pages{server: func(_ http.ResponseWriter, r *http.Request) {
 			var ping struct {
 				JSONRPC, Method string
 				ID              int
@@ -125,7 +125,7 @@ func TestProbe(t *testing.T) {
 		}
 	})
 	t.Run("endless body", func(t *testing.T) {
-		hc, _ := world{server: func(w http.ResponseWriter, _ *http.Request) {
+		hc, _ := pages{server: func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(http.StatusUnauthorized)
 			for {
 				if _, err := io.WriteString(w, strings.Repeat("x", 4096)); err != nil {
@@ -145,7 +145,7 @@ func TestProbe(t *testing.T) {
 		}
 	})
 	t.Run("context", func(t *testing.T) {
-		hc, _ := world{server: hang}.serve(t)
+		hc, _ := pages{server: hang}.serve(t)
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		defer cancel()
 		if _, _, err := discovery.Probe(ctx, hc, server); !errors.Is(err, context.DeadlineExceeded) {

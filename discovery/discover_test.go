@@ -15,9 +15,9 @@ import (
 	"github.com/astravue/mcp-client-go/internal/testenv"
 )
 
-func discover(t *testing.T, w world, r discovery.Request) (*discovery.Configuration, []string, error) {
+func discover(t *testing.T, p pages, r discovery.Request) (*discovery.Configuration, []string, error) {
 	t.Helper()
-	hc, requests := w.serve(t)
+	hc, requests := p.serve(t)
 	r.HTTPClient = hc
 	if r.Server == "" {
 		r.Server = server
@@ -37,49 +37,49 @@ func TestOrderOfAddresses(t *testing.T) {
 	for _, test := range []struct {
 		name  string
 		r     discovery.Request
-		world world
+		pages pages
 		want  []string
 	}{
 		{"path first", discovery.Request{}, good, []string{path, rfc8414}},
-		{"challenge before path", discovery.Request{Challenge: challenge}, good.with(world{announced: doc(resourceDoc)}), []string{announced, rfc8414}},
+		{"challenge before path", discovery.Request{Challenge: challenge}, good.with(pages{announced: doc(resourceDoc)}), []string{announced, rfc8414}},
 		{"challenge is 404", discovery.Request{Challenge: challenge}, good, []string{announced, path, rfc8414}},
 		{"challenge is http", discovery.Request{Challenge: discovery.Challenge{ResourceMetadata: "http://api.example.com/x"}}, good, []string{path, rfc8414}},
 		{"challenge on loopback", discovery.Request{Challenge: discovery.Challenge{ResourceMetadata: "http://127.0.0.1/x"}}, good, []string{path, rfc8414}},
 		{"challenge is a script", discovery.Request{Challenge: discovery.Challenge{ResourceMetadata: "javascript:alert(1)"}}, good, []string{path, rfc8414}},
 		{"challenge is relative", discovery.Request{Challenge: discovery.Challenge{ResourceMetadata: "/x"}}, good, []string{path, rfc8414}},
 		{"challenge is no URL", discovery.Request{Challenge: discovery.Challenge{ResourceMetadata: "https://%zz"}}, good, []string{path, rfc8414}},
-		{"challenge names the path", discovery.Request{Challenge: discovery.Challenge{ResourceMetadata: path}}, world{root: doc(resourceDoc), rfc8414: doc(serverDoc)}, []string{path, root, rfc8414}},
-		{"challenge names the root", discovery.Request{Challenge: discovery.Challenge{ResourceMetadata: root}}, good.with(world{root: origin}), []string{root, rfc8414}},
+		{"challenge names the path", discovery.Request{Challenge: discovery.Challenge{ResourceMetadata: path}}, pages{root: doc(resourceDoc), rfc8414: doc(serverDoc)}, []string{path, root, rfc8414}},
+		{"challenge names the root", discovery.Request{Challenge: discovery.Challenge{ResourceMetadata: root}}, good.with(pages{root: origin}), []string{root, rfc8414}},
 
-		{"path is 404", discovery.Request{}, good.with(world{path: nil, root: doc(resourceDoc)}), []string{path, root, rfc8414}},
-		{"path is 500", discovery.Request{}, good.with(world{path: page(500, "application/json", resourceDoc), root: origin}), []string{path, root, rfc8414}},
-		{"path is 401", discovery.Request{}, good.with(world{path: page(401, "application/json", resourceDoc), root: origin}), []string{path, root, rfc8414}},
-		{"path is HTML", discovery.Request{}, good.with(world{path: page(200, "text/html", "<!doctype html>"), root: origin}), []string{path, root, rfc8414}},
-		{"path is HTML called JSON", discovery.Request{}, good.with(world{path: doc("<html>"), root: origin}), []string{path, root, rfc8414}},
-		{"path is cut off", discovery.Request{}, good.with(world{path: doc(resourceDoc[:40]), root: origin}), []string{path, root, rfc8414}},
-		{"path is empty", discovery.Request{}, good.with(world{path: doc(""), root: origin}), []string{path, root, rfc8414}},
-		{"path is null", discovery.Request{}, good.with(world{path: doc("null"), root: origin}), []string{path, root, rfc8414}},
-		{"path is a list", discovery.Request{}, good.with(world{path: doc("[" + resourceDoc + "]"), root: origin}), []string{path, root, rfc8414}},
-		{"path is huge", discovery.Request{}, good.with(world{path: huge, root: origin}), []string{path, root, rfc8414}},
-		{"path has a name twice", discovery.Request{}, good.with(world{path: but(resourceDoc, "{", `{"RESOURCE": "https://evil.example",`), root: origin}), []string{path, root, rfc8414}},
-		{"path has no resource", discovery.Request{}, good.with(world{path: but(resourceDoc, `"resource"`, `"x"`), root: origin}), []string{path, root, rfc8414}},
-		{"path announces nobody", discovery.Request{}, good.with(world{path: but(resourceDoc, `"authorization_servers"`, `"x"`), root: origin}), []string{path, root, rfc8414}},
-		{"path is redirected", discovery.Request{}, good.with(world{path: http.RedirectHandler(announced, http.StatusFound).ServeHTTP, announced: doc(resourceDoc)}), []string{path, announced, rfc8414}},
-		{"path is redirected to http", discovery.Request{}, good.with(world{path: http.RedirectHandler("http://api.example.com/", http.StatusFound).ServeHTTP, root: origin}), []string{path, root, rfc8414}},
-		{"path is redirected in a circle", discovery.Request{}, good.with(world{path: http.RedirectHandler(path, http.StatusFound).ServeHTTP, root: origin}), []string{path, path, path, path, root, rfc8414}},
+		{"path is 404", discovery.Request{}, good.with(pages{path: nil, root: doc(resourceDoc)}), []string{path, root, rfc8414}},
+		{"path is 500", discovery.Request{}, good.with(pages{path: page(500, "application/json", resourceDoc), root: origin}), []string{path, root, rfc8414}},
+		{"path is 401", discovery.Request{}, good.with(pages{path: page(401, "application/json", resourceDoc), root: origin}), []string{path, root, rfc8414}},
+		{"path is HTML", discovery.Request{}, good.with(pages{path: page(200, "text/html", "<!doctype html>"), root: origin}), []string{path, root, rfc8414}},
+		{"path is HTML called JSON", discovery.Request{}, good.with(pages{path: doc("<html>"), root: origin}), []string{path, root, rfc8414}},
+		{"path is cut off", discovery.Request{}, good.with(pages{path: doc(resourceDoc[:40]), root: origin}), []string{path, root, rfc8414}},
+		{"path is empty", discovery.Request{}, good.with(pages{path: doc(""), root: origin}), []string{path, root, rfc8414}},
+		{"path is null", discovery.Request{}, good.with(pages{path: doc("null"), root: origin}), []string{path, root, rfc8414}},
+		{"path is a list", discovery.Request{}, good.with(pages{path: doc("[" + resourceDoc + "]"), root: origin}), []string{path, root, rfc8414}},
+		{"path is huge", discovery.Request{}, good.with(pages{path: huge, root: origin}), []string{path, root, rfc8414}},
+		{"path has a name twice", discovery.Request{}, good.with(pages{path: but(resourceDoc, "{", `{"RESOURCE": "https://evil.example",`), root: origin}), []string{path, root, rfc8414}},
+		{"path has no resource", discovery.Request{}, good.with(pages{path: but(resourceDoc, `"resource"`, `"x"`), root: origin}), []string{path, root, rfc8414}},
+		{"path announces nobody", discovery.Request{}, good.with(pages{path: but(resourceDoc, `"authorization_servers"`, `"x"`), root: origin}), []string{path, root, rfc8414}},
+		{"path is redirected", discovery.Request{}, good.with(pages{path: http.RedirectHandler(announced, http.StatusFound).ServeHTTP, announced: doc(resourceDoc)}), []string{path, announced, rfc8414}},
+		{"path is redirected to http", discovery.Request{}, good.with(pages{path: http.RedirectHandler("http://api.example.com/", http.StatusFound).ServeHTTP, root: origin}), []string{path, root, rfc8414}},
+		{"path is redirected in a circle", discovery.Request{}, good.with(pages{path: http.RedirectHandler(path, http.StatusFound).ServeHTTP, root: origin}), []string{path, path, path, path, root, rfc8414}},
 
-		{"RFC 8414 is 404", discovery.Request{}, good.with(world{rfc8414: nil, insert: doc(serverDoc)}), []string{path, rfc8414, insert}},
-		{"only OpenID Connect, as old Keycloaks", discovery.Request{}, good.with(world{rfc8414: nil, oidc: doc(serverDoc)}), []string{path, rfc8414, insert, oidc}},
-		{"RFC 8414 is HTML, next 500", discovery.Request{}, good.with(world{rfc8414: page(200, "text/html", "<p>"), insert: page(500, "", ""), oidc: doc(serverDoc)}), []string{path, rfc8414, insert, oidc}},
-		{"RFC 8414 has no issuer", discovery.Request{}, good.with(world{rfc8414: but(serverDoc, `"issuer"`, `"x"`), oidc: doc(serverDoc)}), []string{path, rfc8414, insert, oidc}},
-		{"RFC 8414 has no token endpoint", discovery.Request{}, good.with(world{rfc8414: but(serverDoc, `"token_endpoint"`, `"x"`), oidc: doc(serverDoc)}), []string{path, rfc8414, insert, oidc}},
-		{"RFC 8414 has no authorization endpoint", discovery.Request{}, good.with(world{rfc8414: but(serverDoc, `"authorization_endpoint"`, `"x"`), oidc: doc(serverDoc)}), []string{path, rfc8414, insert, oidc}},
-		{"RFC 8414 has a wrong type", discovery.Request{}, good.with(world{rfc8414: but(serverDoc, `["plain", "S256"]`, `"S256"`), oidc: doc(serverDoc)}), []string{path, rfc8414, insert, oidc}},
-		{"wrong types where nobody looks", discovery.Request{}, good.with(world{rfc8414: but(serverDoc, "{", `{"jwks_uri": 7, "response_types_supported": {},`)}), []string{path, rfc8414}},
+		{"RFC 8414 is 404", discovery.Request{}, good.with(pages{rfc8414: nil, insert: doc(serverDoc)}), []string{path, rfc8414, insert}},
+		{"only OpenID Connect, as old Keycloaks", discovery.Request{}, good.with(pages{rfc8414: nil, oidc: doc(serverDoc)}), []string{path, rfc8414, insert, oidc}},
+		{"RFC 8414 is HTML, next 500", discovery.Request{}, good.with(pages{rfc8414: page(200, "text/html", "<p>"), insert: page(500, "", ""), oidc: doc(serverDoc)}), []string{path, rfc8414, insert, oidc}},
+		{"RFC 8414 has no issuer", discovery.Request{}, good.with(pages{rfc8414: but(serverDoc, `"issuer"`, `"x"`), oidc: doc(serverDoc)}), []string{path, rfc8414, insert, oidc}},
+		{"RFC 8414 has no token endpoint", discovery.Request{}, good.with(pages{rfc8414: but(serverDoc, `"token_endpoint"`, `"x"`), oidc: doc(serverDoc)}), []string{path, rfc8414, insert, oidc}},
+		{"RFC 8414 has no authorization endpoint", discovery.Request{}, good.with(pages{rfc8414: but(serverDoc, `"authorization_endpoint"`, `"x"`), oidc: doc(serverDoc)}), []string{path, rfc8414, insert, oidc}},
+		{"RFC 8414 has a wrong type", discovery.Request{}, good.with(pages{rfc8414: but(serverDoc, `["plain", "S256"]`, `"S256"`), oidc: doc(serverDoc)}), []string{path, rfc8414, insert, oidc}},
+		{"wrong types where nobody looks", discovery.Request{}, good.with(pages{rfc8414: but(serverDoc, "{", `{"jwks_uri": 7, "response_types_supported": {},`)}), []string{path, rfc8414}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			c, requests, err := discover(t, test.world, test.r)
+			c, requests, err := discover(t, test.pages, test.r)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -97,10 +97,10 @@ func TestOrderOfAddresses(t *testing.T) {
 	}
 }
 
-// A document that is not to be believed ends the search: the world has a good
-// one at every other address, and none of them is asked for.
+// A document that is not to be believed ends the search. There is a good one at
+// every other address, and none of them is asked for.
 func TestStops(t *testing.T) {
-	everywhere := world{path: doc(resourceDoc), root: doc(resourceDoc), rfc8414: doc(serverDoc), insert: doc(serverDoc), oidc: doc(serverDoc)}
+	everywhere := pages{path: doc(resourceDoc), root: doc(resourceDoc), rfc8414: doc(serverDoc), insert: doc(serverDoc), oidc: doc(serverDoc)}
 	mismatch := func(at, field, want, got string) func(error) bool {
 		return func(err error) bool {
 			var e *discovery.MismatchError
@@ -114,35 +114,35 @@ func TestStops(t *testing.T) {
 		}
 	}
 	noPKCE := func(err error) bool { return errors.Is(err, discovery.ErrNoPKCE) }
-	announce := func(issuer string) world {
-		return world{path: doc(`{"resource": "` + server + `", "authorization_servers": ["` + issuer + `"]}`)}
+	announce := func(issuer string) pages {
+		return pages{path: doc(`{"resource": "` + server + `", "authorization_servers": ["` + issuer + `"]}`)}
 	}
 	for _, test := range []struct {
 		name string
-		bad  world
+		bad  pages
 		is   func(error) bool
 		want []string
 	}{
-		{"another resource", world{path: but(resourceDoc, server, "https://evil.example/mcp")}, mismatch(path, "resource", server, "https://evil.example/mcp"), []string{path}},
-		{"origin in the document of the path", world{path: but(resourceDoc, server, "https://api.example.com")}, mismatch(path, "resource", server, "https://api.example.com"), []string{path}},
-		{"sibling in the root document", world{path: nil, root: but(resourceDoc, server, server+"2")}, mismatch(root, "resource", server, server+"2"), []string{path, root}},
-		{"slash after the resource", world{path: but(resourceDoc, server, server+"/")}, mismatch(path, "resource", server, server+"/"), []string{path}},
+		{"another resource", pages{path: but(resourceDoc, server, "https://evil.example/mcp")}, mismatch(path, "resource", server, "https://evil.example/mcp"), []string{path}},
+		{"origin in the document of the path", pages{path: but(resourceDoc, server, "https://api.example.com")}, mismatch(path, "resource", server, "https://api.example.com"), []string{path}},
+		{"sibling in the root document", pages{path: nil, root: but(resourceDoc, server, server+"2")}, mismatch(root, "resource", server, server+"2"), []string{path, root}},
+		{"slash after the resource", pages{path: but(resourceDoc, server, server+"/")}, mismatch(path, "resource", server, server+"/"), []string{path}},
 
-		{"another issuer", world{rfc8414: but(serverDoc, issuer, "https://evil.example")}, mismatch(rfc8414, "issuer", issuer, "https://evil.example"), []string{path, rfc8414}},
-		{"slash after the issuer", world{rfc8414: but(serverDoc, issuer, issuer+"/")}, mismatch(rfc8414, "issuer", issuer, issuer+"/"), []string{path, rfc8414}},
-		{"issuer in another case", world{rfc8414: but(serverDoc, issuer, "https://AUTH.example.com/realms/x")}, mismatch(rfc8414, "issuer", issuer, "https://AUTH.example.com/realms/x"), []string{path, rfc8414}},
-		{"another issuer at the last address", world{rfc8414: nil, insert: nil, oidc: but(serverDoc, issuer, "https://evil.example")}, mismatch(oidc, "issuer", issuer, "https://evil.example"), []string{path, rfc8414, insert, oidc}},
+		{"another issuer", pages{rfc8414: but(serverDoc, issuer, "https://evil.example")}, mismatch(rfc8414, "issuer", issuer, "https://evil.example"), []string{path, rfc8414}},
+		{"slash after the issuer", pages{rfc8414: but(serverDoc, issuer, issuer+"/")}, mismatch(rfc8414, "issuer", issuer, issuer+"/"), []string{path, rfc8414}},
+		{"issuer in another case", pages{rfc8414: but(serverDoc, issuer, "https://AUTH.example.com/realms/x")}, mismatch(rfc8414, "issuer", issuer, "https://AUTH.example.com/realms/x"), []string{path, rfc8414}},
+		{"another issuer at the last address", pages{rfc8414: nil, insert: nil, oidc: but(serverDoc, issuer, "https://evil.example")}, mismatch(oidc, "issuer", issuer, "https://evil.example"), []string{path, rfc8414, insert, oidc}},
 
-		{"no PKCE", world{rfc8414: but(serverDoc, `"code_challenge_methods_supported"`, `"x"`)}, noPKCE, []string{path, rfc8414}},
-		{"plain PKCE", world{rfc8414: but(serverDoc, `"plain", "S256"`, `"plain"`)}, noPKCE, []string{path, rfc8414}},
+		{"no PKCE", pages{rfc8414: but(serverDoc, `"code_challenge_methods_supported"`, `"x"`)}, noPKCE, []string{path, rfc8414}},
+		{"plain PKCE", pages{rfc8414: but(serverDoc, `"plain", "S256"`, `"plain"`)}, noPKCE, []string{path, rfc8414}},
 
-		{"token endpoint over http", world{rfc8414: but(serverDoc, issuer+"/token", "http://auth.example.com/token")}, badURL(rfc8414, "token_endpoint"), []string{path, rfc8414}},
-		{"token endpoint on loopback", world{rfc8414: but(serverDoc, issuer+"/token", "http://localhost/token")}, badURL(rfc8414, "token_endpoint"), []string{path, rfc8414}},
-		{"token endpoint with password", world{rfc8414: but(serverDoc, issuer+"/token", "https://a:b@auth.example.com/token")}, badURL(rfc8414, "token_endpoint"), []string{path, rfc8414}},
-		{"script for the browser", world{rfc8414: but(serverDoc, issuer+"/auth", "javascript:alert(1)")}, badURL(rfc8414, "authorization_endpoint"), []string{path, rfc8414}},
-		{"file for the browser", world{rfc8414: but(serverDoc, issuer+"/auth", "file://localhost/etc/passwd")}, badURL(rfc8414, "authorization_endpoint"), []string{path, rfc8414}},
-		{"relative registration endpoint", world{rfc8414: but(serverDoc, issuer+"/clients", "/clients")}, badURL(rfc8414, "registration_endpoint"), []string{path, rfc8414}},
-		{"revocation endpoint with fragment", world{rfc8414: but(serverDoc, issuer+"/revoke", issuer+"/revoke#x")}, badURL(rfc8414, "revocation_endpoint"), []string{path, rfc8414}},
+		{"token endpoint over http", pages{rfc8414: but(serverDoc, issuer+"/token", "http://auth.example.com/token")}, badURL(rfc8414, "token_endpoint"), []string{path, rfc8414}},
+		{"token endpoint on loopback", pages{rfc8414: but(serverDoc, issuer+"/token", "http://localhost/token")}, badURL(rfc8414, "token_endpoint"), []string{path, rfc8414}},
+		{"token endpoint with password", pages{rfc8414: but(serverDoc, issuer+"/token", "https://a:b@auth.example.com/token")}, badURL(rfc8414, "token_endpoint"), []string{path, rfc8414}},
+		{"script for the browser", pages{rfc8414: but(serverDoc, issuer+"/auth", "javascript:alert(1)")}, badURL(rfc8414, "authorization_endpoint"), []string{path, rfc8414}},
+		{"file for the browser", pages{rfc8414: but(serverDoc, issuer+"/auth", "file://localhost/etc/passwd")}, badURL(rfc8414, "authorization_endpoint"), []string{path, rfc8414}},
+		{"relative registration endpoint", pages{rfc8414: but(serverDoc, issuer+"/clients", "/clients")}, badURL(rfc8414, "registration_endpoint"), []string{path, rfc8414}},
+		{"revocation endpoint with fragment", pages{rfc8414: but(serverDoc, issuer+"/revoke", issuer+"/revoke#x")}, badURL(rfc8414, "revocation_endpoint"), []string{path, rfc8414}},
 
 		{"announced over http", announce("http://auth.example.com"), badURL(path, "authorization_servers"), []string{path}},
 		{"announced on loopback", announce("http://127.0.0.1:1"), badURL(path, "authorization_servers"), []string{path}},
@@ -181,7 +181,7 @@ func TestNotFoundListsEveryAddress(t *testing.T) {
 		}
 	}
 	t.Run("resource", func(t *testing.T) {
-		_, requests, err := discover(t, world{path: page(200, "text/html", "<p>")},
+		_, requests, err := discover(t, pages{path: page(200, "text/html", "<p>")},
 			discovery.Request{Challenge: discovery.Challenge{ResourceMetadata: "http://api.example.com/x"}})
 		check(t, err, "http://api.example.com/x", path, root)
 		if want := []string{path, root}; !slices.Equal(requests, want) { // no guess at /authorize
@@ -189,11 +189,11 @@ func TestNotFoundListsEveryAddress(t *testing.T) {
 		}
 	})
 	t.Run("authorization server", func(t *testing.T) {
-		_, _, err := discover(t, world{path: doc(resourceDoc)}, discovery.Request{})
+		_, _, err := discover(t, pages{path: doc(resourceDoc)}, discovery.Request{})
 		check(t, err, rfc8414, insert, oidc)
 	})
 	t.Run("no other announced server is tried", func(t *testing.T) {
-		_, _, err := discover(t, good.with(world{path: but(resourceDoc, `["`, `["https://down.example",  "`)}), discovery.Request{})
+		_, _, err := discover(t, good.with(pages{path: but(resourceDoc, `["`, `["https://down.example",  "`)}), discovery.Request{})
 		check(t, err, "https://down.example/.well-known/oauth-authorization-server", "https://down.example/.well-known/openid-configuration")
 	})
 }
@@ -225,9 +225,9 @@ func TestPinnedIssuer(t *testing.T) {
 		evil     = "https://evil.example"
 	)
 	otherDoc := strings.ReplaceAll(serverDoc, issuer, other)
-	two := world{path: but(resourceDoc, `["`, `["`+other+`", "`), rfc8414: doc(serverDoc), otherURL: doc(otherDoc)}
-	elsewhere := func(old, new string) world { return good.with(world{rfc8414: but(otherDoc, old, new)}) }
-	published := world{otherURL: doc(otherDoc)}
+	two := pages{path: but(resourceDoc, `["`, `["`+other+`", "`), rfc8414: doc(serverDoc), otherURL: doc(otherDoc)}
+	elsewhere := func(old, new string) pages { return good.with(pages{rfc8414: but(otherDoc, old, new)}) }
+	published := pages{otherURL: doc(otherDoc)}
 	is := func(target error) func(error) bool { return func(err error) bool { return errors.Is(err, target) } }
 	mismatch := func(err error) bool { return errors.As(err, new(*discovery.MismatchError)) }
 	missing := func(what string) func(error) bool {
@@ -239,13 +239,13 @@ func TestPinnedIssuer(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		pin    string
-		world  world
+		pages  pages
 		issuer string // "": an error
 		is     func(error) bool
 		want   []string
 	}{
 		{"first of two", "", two, other, nil, []string{path, otherURL}},
-		{"first, with an empty one behind", "", good.with(world{path: but(resourceDoc, `"]`, `", ""]`)}), issuer, nil, []string{path, rfc8414}},
+		{"first, with an empty one behind", "", good.with(pages{path: but(resourceDoc, `"]`, `", ""]`)}), issuer, nil, []string{path, rfc8414}},
 		{"pinned of two", issuer, two, issuer, nil, []string{path, rfc8414}},
 		{"not pinned, and another is stated", "", elsewhere("{", "{"), "", mismatch, []string{path, rfc8414}},
 
@@ -256,24 +256,24 @@ func TestPinnedIssuer(t *testing.T) {
 		{"announced server states a third", other, elsewhere(other, evil).with(published), other, nil, []string{path, rfc8414, otherURL}},
 		{"announced server has another's token endpoint", other, elsewhere(other+"/token", evil+"/token").with(published), other, nil, []string{path, rfc8414, otherURL}},
 		{"and pinned has none", other, elsewhere(other+"/token", evil+"/token"), "", is(discovery.ErrForeignEndpoint), []string{path, rfc8414, otherURL, second, third}},
-		{"and pinned is down", other, elsewhere(other+"/token", evil+"/token").with(world{otherURL: page(503, "", ""), second: page(200, "text/html", "<p>"), third: page(500, "", "")}), "",
+		{"and pinned is down", other, elsewhere(other+"/token", evil+"/token").with(pages{otherURL: page(503, "", ""), second: page(200, "text/html", "<p>"), third: page(500, "", "")}), "",
 			missing(discovery.ServerMetadata), []string{path, rfc8414, otherURL, second, third}},
-		{"announced server is down", other, good.with(world{rfc8414: page(500, "", ""), insert: page(404, "", ""), oidc: page(200, "text/html", "<p>")}).with(published), other, nil,
+		{"announced server is down", other, good.with(pages{rfc8414: page(500, "", ""), insert: page(404, "", ""), oidc: page(200, "text/html", "<p>")}).with(published), other, nil,
 			[]string{path, rfc8414, insert, oidc, otherURL}},
-		{"announced server is no address", other, good.with(world{path: but(resourceDoc, issuer, "http://auth.example.com")}).with(published), other, nil, []string{path, otherURL}},
-		{"pinned states another", other, good.with(world{otherURL: doc(serverDoc)}), "", mismatch, []string{path, rfc8414, otherURL}},
+		{"announced server is no address", other, good.with(pages{path: but(resourceDoc, issuer, "http://auth.example.com")}).with(published), other, nil, []string{path, otherURL}},
+		{"pinned states another", other, good.with(pages{otherURL: doc(serverDoc)}), "", mismatch, []string{path, rfc8414, otherURL}},
 
-		{"no resource document", issuer, good.with(world{path: nil}), issuer, nil, []string{path, root, rfc8414}},
-		{"resource document is gone", issuer, good.with(world{path: page(410, "", "")}), issuer, nil, []string{path, root, rfc8414}},
-		{"no resource document, pinned states another", other, world{otherURL: doc(serverDoc)}, "", mismatch, []string{path, root, otherURL}},
-		{"resource announces nobody", issuer, good.with(world{path: doc(`{"resource": "` + server + `"}`)}), issuer, nil, []string{path, rfc8414}},
-		{"another resource stops all the same", issuer, good.with(world{path: but(resourceDoc, server, evil)}), "", mismatch, []string{path}},
-		{"resource is out of order", issuer, good.with(world{path: page(503, "", "")}), "", missing(discovery.ResourceMetadata), []string{path, root}},
-		{"resource is a page", issuer, good.with(world{path: page(200, "text/html", "<p>")}), "", missing(discovery.ResourceMetadata), []string{path, root}},
-		{"resource's document is of no use", issuer, good.with(world{path: doc("{}")}), "", missing(discovery.ResourceMetadata), []string{path, root}},
+		{"no resource document", issuer, good.with(pages{path: nil}), issuer, nil, []string{path, root, rfc8414}},
+		{"resource document is gone", issuer, good.with(pages{path: page(410, "", "")}), issuer, nil, []string{path, root, rfc8414}},
+		{"no resource document, pinned states another", other, pages{otherURL: doc(serverDoc)}, "", mismatch, []string{path, root, otherURL}},
+		{"resource announces nobody", issuer, good.with(pages{path: doc(`{"resource": "` + server + `"}`)}), issuer, nil, []string{path, rfc8414}},
+		{"another resource stops all the same", issuer, good.with(pages{path: but(resourceDoc, server, evil)}), "", mismatch, []string{path}},
+		{"resource is out of order", issuer, good.with(pages{path: page(503, "", "")}), "", missing(discovery.ResourceMetadata), []string{path, root}},
+		{"resource is a page", issuer, good.with(pages{path: page(200, "text/html", "<p>")}), "", missing(discovery.ResourceMetadata), []string{path, root}},
+		{"resource's document is of no use", issuer, good.with(pages{path: doc("{}")}), "", missing(discovery.ResourceMetadata), []string{path, root}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			c, requests, err := discover(t, test.world, discovery.Request{Issuer: test.pin})
+			c, requests, err := discover(t, test.pages, discovery.Request{Issuer: test.pin})
 			switch {
 			case test.issuer == "":
 				if !test.is(err) {
@@ -302,7 +302,7 @@ func TestPinnedIssuer(t *testing.T) {
 	})
 	t.Run("not an issuer", func(t *testing.T) {
 		for _, pin := range []string{"http://auth.example.com", "auth.example.com", issuer + "?x"} {
-			if _, _, err := discover(t, world{}, discovery.Request{Issuer: pin}); err == nil || errors.As(err, new(*discovery.NotFoundError)) {
+			if _, _, err := discover(t, pages{}, discovery.Request{Issuer: pin}); err == nil || errors.As(err, new(*discovery.NotFoundError)) {
 				t.Errorf("%s: %v", pin, err)
 			}
 		}
@@ -328,7 +328,7 @@ func TestForeignEndpoints(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c, _, err := discover(t, good.with(world{rfc8414: doc(string(data))}), discovery.Request{Issuer: issuer})
+		c, _, err := discover(t, good.with(pages{rfc8414: doc(string(data))}), discovery.Request{Issuer: issuer})
 		if err == nil && (c.Issuer != issuer || c.AuthorizationServerURL != rfc8414) {
 			t.Errorf("found %+v", c)
 		}
@@ -395,7 +395,7 @@ func TestForeignEndpoints(t *testing.T) {
 	})
 	t.Run("at the issuer's own addresses they may be anywhere", func(t *testing.T) {
 		const at = "https://tokens.example/token"
-		c, _, err := discover(t, good.with(world{rfc8414: but(serverDoc, issuer+"/token", at)}), discovery.Request{Issuer: issuer})
+		c, _, err := discover(t, good.with(pages{rfc8414: but(serverDoc, issuer+"/token", at)}), discovery.Request{Issuer: issuer})
 		if err != nil || c.AuthorizationServer.TokenEndpoint != at {
 			t.Errorf("%+v, %v", c, err)
 		}
@@ -406,25 +406,25 @@ func TestForeignEndpoints(t *testing.T) {
 func TestMayState(t *testing.T) {
 	const api, realm, evil = "https://api.example.com", issuer, "https://evil.example"
 	const asURL, evilURL = api + "/.well-known/oauth-authorization-server", evil + "/.well-known/oauth-authorization-server"
-	announce := func(issuer string) world { return world{path: but(resourceDoc, realm, issuer)} }
+	announce := func(issuer string) pages { return pages{path: but(resourceDoc, realm, issuer)} }
 	own := strings.Replace(serverDoc, issuer, api, 1) // endpoints at the realm
 	for _, test := range []struct {
 		name   string
-		world  world
+		pages  pages
 		issuer string // "": not this one
 		is     func(error) bool
 	}{
-		{"states itself", announce(api).with(world{asURL: doc(own)}), api, nil},
-		{"states the other", announce(api).with(world{asURL: doc(serverDoc)}), realm, nil},
-		{"the other is announced", announce(realm).with(world{rfc8414: doc(serverDoc)}), realm, nil},
-		{"a third is announced", announce(evil).with(world{evilURL: but(serverDoc, realm+`"`, evil+`"`)}), evil, nil},
-		{"a third states the other", announce(evil).with(world{evilURL: doc(serverDoc)}), "", func(err error) bool { return errors.As(err, new(*discovery.MismatchError)) }},
-		{"states the other, with a token endpoint of its own", announce(api).with(world{asURL: but(serverDoc, realm+"/token", api+"/token")}), "",
+		{"states itself", announce(api).with(pages{asURL: doc(own)}), api, nil},
+		{"states the other", announce(api).with(pages{asURL: doc(serverDoc)}), realm, nil},
+		{"the other is announced", announce(realm).with(pages{rfc8414: doc(serverDoc)}), realm, nil},
+		{"a third is announced", announce(evil).with(pages{evilURL: but(serverDoc, realm+`"`, evil+`"`)}), evil, nil},
+		{"a third states the other", announce(evil).with(pages{evilURL: doc(serverDoc)}), "", func(err error) bool { return errors.As(err, new(*discovery.MismatchError)) }},
+		{"states the other, with a token endpoint of its own", announce(api).with(pages{asURL: but(serverDoc, realm+"/token", api+"/token")}), "",
 			func(err error) bool { return errors.Is(err, discovery.ErrForeignEndpoint) }},
-		{"nobody is announced", world{rfc8414: doc(serverDoc)}, "", func(err error) bool { return errors.As(err, new(*discovery.NotFoundError)) }},
+		{"nobody is announced", pages{rfc8414: doc(serverDoc)}, "", func(err error) bool { return errors.As(err, new(*discovery.NotFoundError)) }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			c, requests, err := discover(t, test.world, discovery.Request{MayState: realm})
+			c, requests, err := discover(t, test.pages, discovery.Request{MayState: realm})
 			switch {
 			case test.issuer == "" && !test.is(err):
 				t.Errorf("got %+v, %v", c, err)
@@ -437,7 +437,7 @@ func TestMayState(t *testing.T) {
 		})
 	}
 	t.Run("with a pin it is not looked at", func(t *testing.T) {
-		c, _, err := discover(t, announce(api).with(world{asURL: doc(serverDoc)}), discovery.Request{Issuer: api, MayState: realm})
+		c, _, err := discover(t, announce(api).with(pages{asURL: doc(serverDoc)}), discovery.Request{Issuer: api, MayState: realm})
 		if !errors.As(err, new(*discovery.MismatchError)) {
 			t.Errorf("got %+v, %v", c, err)
 		}
@@ -448,18 +448,18 @@ func TestResourceParameter(t *testing.T) {
 	for _, test := range []struct {
 		name     string
 		r        discovery.Request
-		world    world
+		pages    pages
 		resource string
 	}{
-		{"as the document writes it", discovery.Request{}, good.with(world{path: but(resourceDoc, server, "https://API.example.com:443/mcp")}), "https://API.example.com:443/mcp"},
-		{"the origin", discovery.Request{}, good.with(world{path: nil, root: but(resourceDoc, server, "https://api.example.com")}), "https://api.example.com"},
-		{"the origin with a slash", discovery.Request{}, good.with(world{path: nil, root: but(resourceDoc, server, "https://api.example.com/")}), "https://api.example.com/"},
-		{"canonical without a document", discovery.Request{Server: "HTTPS://api.example.com:443/mcp", Issuer: issuer}, good.with(world{path: nil}), server},
+		{"as the document writes it", discovery.Request{}, good.with(pages{path: but(resourceDoc, server, "https://API.example.com:443/mcp")}), "https://API.example.com:443/mcp"},
+		{"the origin", discovery.Request{}, good.with(pages{path: nil, root: but(resourceDoc, server, "https://api.example.com")}), "https://api.example.com"},
+		{"the origin with a slash", discovery.Request{}, good.with(pages{path: nil, root: but(resourceDoc, server, "https://api.example.com/")}), "https://api.example.com/"},
+		{"canonical without a document", discovery.Request{Server: "HTTPS://api.example.com:443/mcp", Issuer: issuer}, good.with(pages{path: nil}), server},
 		{"none", discovery.Request{NoResource: true}, good, ""},
-		{"none without a document", discovery.Request{NoResource: true, Issuer: issuer}, good.with(world{path: nil}), ""},
+		{"none without a document", discovery.Request{NoResource: true, Issuer: issuer}, good.with(pages{path: nil}), ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			c, _, err := discover(t, test.world, test.r)
+			c, _, err := discover(t, test.pages, test.r)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -471,22 +471,22 @@ func TestResourceParameter(t *testing.T) {
 }
 
 func TestScopes(t *testing.T) {
-	silent := good.with(world{path: but(resourceDoc, `"scopes_supported"`, `"x"`)})
+	silent := good.with(pages{path: but(resourceDoc, `"scopes_supported"`, `"x"`)})
 	bearer := discovery.Challenge{Scheme: "Bearer", Scope: "a  b"}
 	for _, test := range []struct {
 		name  string
 		r     discovery.Request
-		world world
+		pages pages
 		want  []string
 	}{
 		{"challenge", discovery.Request{Challenge: bearer, DefaultScopes: []string{"d"}}, good, []string{"a", "b"}},
 		{"resource", discovery.Request{DefaultScopes: []string{"d"}}, good, []string{"read", "write"}},
 		{"default", discovery.Request{DefaultScopes: []string{"d"}}, silent, []string{"d"}},
-		{"default without a document", discovery.Request{Issuer: issuer, DefaultScopes: []string{"d"}}, good.with(world{path: nil}), []string{"d"}},
-		{"none, whatever the authorization server lists", discovery.Request{}, silent.with(world{rfc8414: but(serverDoc, "{", `{"scopes_supported": ["admin"],`)}), nil},
+		{"default without a document", discovery.Request{Issuer: issuer, DefaultScopes: []string{"d"}}, good.with(pages{path: nil}), []string{"d"}},
+		{"none, whatever the authorization server lists", discovery.Request{}, silent.with(pages{rfc8414: but(serverDoc, "{", `{"scopes_supported": ["admin"],`)}), nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			c, _, err := discover(t, test.world, test.r)
+			c, _, err := discover(t, test.pages, test.r)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -503,33 +503,33 @@ func TestDocumentedLayouts(t *testing.T) {
 		api      = "https://api.astravue.com"
 		realm    = "https://auth.astravue.com/realms/astravue"
 	)
-	base := world{api + "/.well-known/oauth-protected-resource": file(t, "astravue-resource.json")}
+	base := pages{api + "/.well-known/oauth-protected-resource": file(t, "astravue-resource.json")}
 	asURL := api + "/.well-known/oauth-authorization-server"
 	for _, test := range []struct {
 		name   string
 		r      discovery.Request
-		world  world
+		pages  pages
 		issuer string
 		token  string
 		scopes []string
 	}{
-		{"Astravue, issuer on the API host", discovery.Request{Server: astravue, MayState: realm}, base.with(world{asURL: file(t, "astravue-api.json")}),
+		{"Astravue, issuer on the API host", discovery.Request{Server: astravue, MayState: realm}, base.with(pages{asURL: file(t, "astravue-api.json")}),
 			api, realm + "/protocol/openid-connect/token", []string{"openid", "profile", "email"}},
-		{"Astravue, issuer on the authorization host", discovery.Request{Server: astravue, MayState: realm}, base.with(world{asURL: file(t, "astravue-auth.json")}),
+		{"Astravue, issuer on the authorization host", discovery.Request{Server: astravue, MayState: realm}, base.with(pages{asURL: file(t, "astravue-auth.json")}),
 			realm, realm + "/protocol/openid-connect/token", []string{"openid", "profile", "email"}},
-		{"Astravue, pinned to the authorization host", discovery.Request{Server: astravue, Issuer: realm}, base.with(world{asURL: file(t, "astravue-auth.json")}),
+		{"Astravue, pinned to the authorization host", discovery.Request{Server: astravue, Issuer: realm}, base.with(pages{asURL: file(t, "astravue-auth.json")}),
 			realm, realm + "/protocol/openid-connect/token", []string{"openid", "profile", "email"}},
-		{"Keycloak before 26.4, behind a gateway that answers for it", discovery.Request{Server: "https://mcp.example.com/", Issuer: "https://kc.example.com/realms/x"}, world{
+		{"Keycloak before 26.4, behind a gateway that answers for it", discovery.Request{Server: "https://mcp.example.com/", Issuer: "https://kc.example.com/realms/x"}, pages{
 			"https://mcp.example.com/.well-known/oauth-protected-resource":   doc(`{"resource": "https://mcp.example.com/", "authorization_servers": ["https://mcp.example.com"]}`),
 			"https://mcp.example.com/.well-known/oauth-authorization-server": file(t, "keycloak.json"),
 		}, "https://kc.example.com/realms/x", "https://kc.example.com/realms/x/protocol/openid-connect/token", nil},
-		{"Keycloak before 26.4", discovery.Request{Server: "https://mcp.example.com/"}, world{
+		{"Keycloak before 26.4", discovery.Request{Server: "https://mcp.example.com/"}, pages{
 			"https://mcp.example.com/.well-known/oauth-protected-resource":     doc(`{"resource": "https://mcp.example.com/", "authorization_servers": ["https://kc.example.com/realms/x"]}`),
 			"https://kc.example.com/realms/x/.well-known/openid-configuration": file(t, "keycloak.json"),
 		}, "https://kc.example.com/realms/x", "https://kc.example.com/realms/x/protocol/openid-connect/token", nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			c, _, err := discover(t, test.world, test.r)
+			c, _, err := discover(t, test.pages, test.r)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -561,39 +561,39 @@ func TestDocumentedLayouts(t *testing.T) {
 	for _, test := range []struct {
 		name  string
 		pin   string
-		world world
+		pages pages
 		is    error // nil: it works
 	}{
-		{"Atlassian: a tenant announced, the host stated", atlassian, world{
+		{"Atlassian: a tenant announced, the host stated", atlassian, pages{
 			path: announces(atlassian + "/VCeD"),
 			atlassian + "/.well-known/oauth-authorization-server/VCeD": doc(`{"issuer": "` + atlassian + `", ` + s256 + `"authorization_endpoint": "` + atlassian + `/authorize",
 				"token_endpoint": "` + atlassian + `/oauth/token", "registration_endpoint": "` + atlassian + `/VCeD/dcr/register"}`),
 		}, nil},
-		{"Atlassian's older server: one issuer on two hosts is not reachable, since a hostile document looks just so", "https://cf.mcp.atlassian.com", world{
+		{"Atlassian's older server: one issuer on two hosts is not reachable, since a hostile document looks just so", "https://cf.mcp.atlassian.com", pages{
 			path: announces("https://mcp.atlassian.com"),
 			"https://mcp.atlassian.com/.well-known/oauth-authorization-server": doc(`{"issuer": "https://cf.mcp.atlassian.com", ` + s256 + `"authorization_endpoint": "https://mcp.atlassian.com/v1/authorize",
 				"token_endpoint": "https://cf.mcp.atlassian.com/v1/token", "registration_endpoint": "https://cf.mcp.atlassian.com/v1/register"}`),
 		}, discovery.ErrForeignEndpoint},
-		{"Entra: the template of all tenants", template, world{
+		{"Entra: the template of all tenants", template, pages{
 			path: announces(organizations), organizations + "/.well-known/openid-configuration": entraDoc(template, entra+"/organizations/openid/userinfo"),
 		}, nil},
-		{"Entra as it is: userinfo on another host is not reachable by the template", template, world{
+		{"Entra as it is: userinfo on another host is not reachable by the template", template, pages{
 			path: announces(organizations), organizations + "/.well-known/openid-configuration": entraDoc(template, "https://graph.microsoft.com/oidc/userinfo"),
 		}, discovery.ErrForeignEndpoint},
-		{"Entra as it is, by the tenant's own issuer", tenant, world{
+		{"Entra as it is, by the tenant's own issuer", tenant, pages{
 			path: announces(organizations), organizations + "/.well-known/openid-configuration": entraDoc(template, "https://graph.microsoft.com/oidc/userinfo"),
 			tenant + "/.well-known/openid-configuration": entraDoc(tenant, "https://graph.microsoft.com/oidc/userinfo"),
 		}, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			c, _, err := discover(t, test.world, discovery.Request{Issuer: test.pin})
+			c, _, err := discover(t, test.pages, discovery.Request{Issuer: test.pin})
 			if !errors.Is(err, test.is) || err == nil && (c.Issuer != test.pin || !c.IssuerUnlisted) {
 				t.Errorf("got %+v, %v", c, err)
 			}
 		})
 	}
 	t.Run("the pair is an exception for its name only", func(t *testing.T) {
-		_, _, err := discover(t, base.with(world{asURL: file(t, "astravue-auth.json")}), discovery.Request{Server: astravue})
+		_, _, err := discover(t, base.with(pages{asURL: file(t, "astravue-auth.json")}), discovery.Request{Server: astravue})
 		if !errors.As(err, new(*discovery.MismatchError)) {
 			t.Errorf("got %v", err)
 		}
@@ -613,7 +613,7 @@ func TestServerAddress(t *testing.T) {
 
 func TestSlowServer(t *testing.T) {
 	t.Run("the context ends the search", func(t *testing.T) {
-		hc, requests := good.with(world{path: hang, root: doc(resourceDoc)}).serve(t)
+		hc, requests := good.with(pages{path: hang, root: doc(resourceDoc)}).serve(t)
 		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 		defer cancel()
 		_, err := discovery.Discover(ctx, discovery.Request{Server: server, HTTPClient: hc})
@@ -625,7 +625,7 @@ func TestSlowServer(t *testing.T) {
 		}
 	})
 	t.Run("the client's timeout ends one request", func(t *testing.T) {
-		hc, _ := good.with(world{path: hang, root: doc(resourceDoc)}).serve(t)
+		hc, _ := good.with(pages{path: hang, root: doc(resourceDoc)}).serve(t)
 		hc.Timeout = time.Second
 		c, err := discovery.Discover(t.Context(), discovery.Request{Server: server, HTTPClient: hc})
 		if err != nil || c.ProtectedResourceURL != root {

@@ -31,7 +31,7 @@ func ExampleDiscover() {
 }
 
 func ExampleNotFoundError() {
-	hc, _, stop := world{path: page(200, "text/html", "<p>Welcome!")}.start()
+	hc, _, stop := pages{path: page(200, "text/html", "<p>Welcome!")}.start()
 	defer stop()
 
 	_, err := discovery.Discover(context.Background(), discovery.Request{
@@ -50,7 +50,7 @@ func ExampleNotFoundError() {
 }
 
 func ExampleProbe() {
-	hc, _, stop := world{server: func(w http.ResponseWriter, _ *http.Request) {
+	hc, _, stop := pages{server: func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("WWW-Authenticate", `Bearer resource_metadata="https://api.example.com/meta"`)
 		w.WriteHeader(http.StatusUnauthorized)
 	}}.start()

@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// A world maps URLs to what is served there; all else is 404.
-type world map[string]http.HandlerFunc
+// Pages are the handlers of URLs. Any other URL is answered with 404.
+type pages map[string]http.HandlerFunc
 
 // doc serves a JSON document.
 func doc(body string) http.HandlerFunc { return page(200, "application/json", body) }
@@ -44,10 +44,10 @@ func file(t testing.TB, name string) http.HandlerFunc {
 	return doc(string(body))
 }
 
-// with returns w, changed by more. A nil handler takes one away.
-func (w world) with(more world) world {
-	out := world{}
-	for _, m := range []world{w, more} {
+// with returns p, changed by more. A nil handler takes a page away.
+func (p pages) with(more pages) pages {
+	out := pages{}
+	for _, m := range []pages{p, more} {
 		for k, v := range m {
 			out[k] = v
 		}
@@ -55,10 +55,9 @@ func (w world) with(more world) world {
 	return out
 }
 
-// start serves w for whatever host is asked for, over TLS on one loopback
-// port. The client it returns finds the way there; requests tells what was
-// asked for, in order.
-func (w world) start() (hc *http.Client, requests func() []string, stop func()) {
+// start serves p, for every host, over TLS on one loopback port. The client hc
+// sends all requests there, and requests lists their URLs in order.
+func (p pages) start() (hc *http.Client, requests func() []string, stop func()) {
 	var mu sync.Mutex
 	var seen []string
 	srv := httptest.NewTLSServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
@@ -66,7 +65,7 @@ func (w world) start() (hc *http.Client, requests func() []string, stop func()) 
 		mu.Lock()
 		seen = append(seen, u)
 		mu.Unlock()
-		if h := w[u]; h != nil {
+		if h := p[u]; h != nil {
 			h(rw, r)
 			return
 		}
@@ -87,8 +86,8 @@ func (w world) start() (hc *http.Client, requests func() []string, stop func()) 
 	}, srv.Close
 }
 
-func (w world) serve(t testing.TB) (hc *http.Client, requests func() []string) {
-	hc, requests, stop := w.start()
+func (p pages) serve(t testing.TB) (hc *http.Client, requests func() []string) {
+	hc, requests, stop := p.start()
 	t.Cleanup(stop)
 	return hc, requests
 }
@@ -107,8 +106,8 @@ const (
 		"registration_endpoint": "` + issuer + `/clients", "revocation_endpoint": "` + issuer + `/revoke", "code_challenge_methods_supported": ["plain", "S256"]}`
 )
 
-// good is a world without fault.
-var good = world{path: doc(resourceDoc), rfc8414: doc(serverDoc)}
+// good has no fault.
+var good = pages{path: doc(resourceDoc), rfc8414: doc(serverDoc)}
 
 // but replaces the first old in a document by new.
 func but(s, old, new string) http.HandlerFunc {
