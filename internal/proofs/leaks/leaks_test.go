@@ -49,10 +49,11 @@ type env struct {
 	server string // its address behind the proxies
 
 	mu    sync.Mutex
-	shown []sight
+	shown []output
 }
 
-type sight struct{ where, text string }
+// An output is a text that a program, a call or a place has shown.
+type output struct{ where, text string }
 
 // newEnv starts an env whose users approve of everything at once. In its end
 // there must have been a secret of each of these kinds.
@@ -82,7 +83,7 @@ func newEnv(t testing.TB, kinds ...string) *env {
 func (e *env) show(where, text string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.shown = append(e.shown, sight{where, text})
+	e.shown = append(e.shown, output{where, text})
 }
 
 // authorization is the one address that may hold state: on the command's

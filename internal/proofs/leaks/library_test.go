@@ -29,26 +29,26 @@ import (
 )
 
 // newClient returns a client of the env that keeps its tokens in store.
-func (w *env) newClient(store tokenstore.Store) *mcpclient.Client {
+func (e *env) newClient(store tokenstore.Store) *mcpclient.Client {
 	return &mcpclient.Client{
-		Name: "Acme Notes", Server: w.server, Store: store, Logger: w.log(),
+		Name: "Acme Notes", Server: e.server, Store: store, Logger: e.log(),
 		SignInTimeout: 20 * time.Second, RequestTimeout: 5 * time.Second,
 		OpenBrowser: func(ctx context.Context, address string) error {
-			w.Add("start page", path.Base(address))
-			return browse(ctx, address, w.show)
+			e.Add("start page", path.Base(address))
+			return browse(ctx, address, e.show)
 		},
 	}
 }
 
 // live takes tokens through a life: sign-in, use, refresh, sign-out. spoil is
 // called when there are any. All that comes of it is shown.
-func (w *env) live(where string, newClient func() *mcpclient.Client, spoil func()) {
-	ctx, cancel := context.WithTimeout(w.t.Context(), 20*time.Second)
+func (e *env) live(where string, newClient func() *mcpclient.Client, spoil func()) {
+	ctx, cancel := context.WithTimeout(e.t.Context(), 20*time.Second)
 	defer cancel()
 	show := func(what string, v any, err error) {
-		w.print(where+": "+what, v)
+		e.print(where+": "+what, v)
 		if err != nil {
-			w.print(where+": error of "+what, err)
+			e.print(where+": error of "+what, err)
 		}
 	}
 	c := newClient()
@@ -66,7 +66,7 @@ func (w *env) live(where string, newClient func() *mcpclient.Client, spoil func(
 			show("CallTool", res, err)
 		}
 		call()
-		_ = w.srv.ExpireAccess("olivia")
+		_ = e.srv.ExpireAccess("olivia")
 		call()
 		call()
 		_ = session.Close()
@@ -76,7 +76,7 @@ func (w *env) live(where string, newClient func() *mcpclient.Client, spoil func(
 	out, err := c.Logout(ctx)
 	show("Logout", out, err)
 	show("Close", nil, c.Close())
-	w.print(where+": Client", c)
+	e.print(where+": Client", c)
 }
 
 // Every step goes wrong in every way that the sandbox knows.
@@ -87,7 +87,7 @@ func TestErrorsOfFaults(t *testing.T) {
 	} {
 		t.Run(string("at "+step), func(t *testing.T) {
 			t.Parallel()
-			w := newEnv(t, "client_secret")
+			e := newEnv(t, "client_secret")
 			for name, f := range map[string]sandbox.Fault{
 				"refused":       {Status: 400, Body: `{"error":"invalid_grant"}`},
 				"unauthorized":  {Status: 401, Body: `{"error":"invalid_client"}`},
@@ -102,26 +102,26 @@ func TestErrorsOfFaults(t *testing.T) {
 				store := new(tokenstore.Memory)
 				undo := func() {}
 				if step != "" && step != sandbox.StepMCP {
-					undo = w.srv.Fail(step, f)
+					undo = e.srv.Fail(step, f)
 				}
-				w.srv.ClearRequests()
-				w.live(name, func() *mcpclient.Client {
-					c := w.newClient(store)
+				e.srv.ClearRequests()
+				e.live(name, func() *mcpclient.Client {
+					c := e.newClient(store)
 					if step == sandbox.StepAuthorize {
 						c.SignInTimeout = time.Second // the browser does not always come back
 					}
 					return c
 				}, func() {
 					if step == sandbox.StepMCP {
-						undo = w.srv.Fail(step, f)
+						undo = e.srv.Fail(step, f)
 					}
 				})
 				undo()
-				if step != "" && !slices.ContainsFunc(w.srv.Requests(), func(r sandbox.Request) bool { return r.Fault && r.Step == step }) {
+				if step != "" && !slices.ContainsFunc(e.srv.Requests(), func(r sandbox.Request) bool { return r.Fault && r.Step == step }) {
 					t.Errorf("%s: nothing went wrong", name)
 				}
 				if step == "" {
-					w.Want(t, "code", "code_verifier", "state", "access_token", "refresh_token", "registration_access_token")
+					e.Want(t, "code", "code_verifier", "state", "access_token", "refresh_token", "registration_access_token")
 					break
 				}
 			}
@@ -183,8 +183,8 @@ func TestErrorsOfServersThatEcho(t *testing.T) {
 		}
 		t.Run(at, func(t *testing.T) {
 			t.Parallel()
-			w := newEnv(t, "client_secret")
-			id, secret := w.srv.App()
+			e := newEnv(t, "client_secret")
+			id, secret := e.srv.App()
 			for name, make := range map[string]func(told string) *http.Response{
 				"description": func(s string) *http.Response {
 					return answer(400, "", `{"error":"invalid_grant","error_description":"`+s+`"}`)
@@ -218,18 +218,18 @@ func TestErrorsOfServersThatEcho(t *testing.T) {
 					return resp
 				},
 			} {
-				e := &echo{at: never, answer: make}
+				transport := &echo{at: never, answer: make}
 				if at == "exchange" {
-					e.at = match
+					transport.at = match
 				}
 				store := new(tokenstore.Memory)
-				w.live(name, func() *mcpclient.Client {
-					c := w.newClient(store)
-					c.Transport = e
+				e.live(name, func() *mcpclient.Client {
+					c := e.newClient(store)
+					c.Transport = transport
 					c.Registration = mcpclient.Registration{ClientID: id, ClientSecret: tokenstore.NewSecret(secret), AuthMethod: method}
 					return c
-				}, func() { e.at = match })
-				if e.answers.Load() == 0 {
+				}, func() { transport.at = match })
+				if transport.answers.Load() == 0 {
 					t.Errorf("%s: nothing was asked", name)
 				}
 			}
@@ -239,21 +239,21 @@ func TestErrorsOfServersThatEcho(t *testing.T) {
 
 // Whatever of the library's own holds a secret, and may be printed by who holds it.
 func TestValues(t *testing.T) {
-	w := newEnv(t)
+	e := newEnv(t)
 	text := func(what string) tokenstore.Secret {
 		s := rand.Text()
-		w.Add(what, s)
+		e.Add(what, s)
 		return tokenstore.NewSecret(s)
 	}
 	verifier := pkce.New()
-	w.Add("code_verifier", verifier.Secret().Reveal())
+	e.Add("code_verifier", verifier.Secret().Reveal())
 	identity, err := age.GenerateX25519Identity()
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.Add("identity", identity.String())
+	e.Add("identity", identity.String())
 	grant := &tokenstore.Grant{
-		Server: w.server, Issuer: w.srv.Issuer(), TokenEndpoint: w.srv.AuthURL(), ClientID: "c", ClientSecret: text("client_secret"),
+		Server: e.server, Issuer: e.srv.Issuer(), TokenEndpoint: e.srv.AuthURL(), ClientID: "c", ClientSecret: text("client_secret"),
 		AccessToken: text("access_token"), RefreshToken: text("refresh_token"), ExpiresAt: time.Now().Add(time.Hour),
 	}
 	registration := &tokenstore.Registration{ClientID: "c", ClientSecret: text("client_secret"), ManagementToken: text("registration_access_token")}
@@ -265,7 +265,7 @@ func TestValues(t *testing.T) {
 	for name, store := range stores {
 		if err := store.Update(t.Context(), "k", func(ctx context.Context, l *tokenstore.Locked) error {
 			_, err := l.Save(ctx, tokenstore.Record{Grant: grant})
-			w.print(name+"'s Locked", l)
+			e.print(name+"'s Locked", l)
 			return errors.Join(err, l.SetMark(ctx, tokenstore.Mark{Pending: true}))
 		}); err != nil {
 			t.Fatal(err)
@@ -274,19 +274,19 @@ func TestValues(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		w.print(name+"'s Record", record)
-		source := refresh.New(refresh.Config{Store: store, Key: "k", Logger: w.log()})
+		e.print(name+"'s Record", record)
+		source := refresh.New(refresh.Config{Store: store, Key: "k", Logger: e.log()})
 		access, err := source.Access(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
-		w.print("Access", access)
+		e.print("Access", access)
 		if err := source.Close(); err != nil {
 			t.Fatal(err)
 		}
-		w.print(name, store)
+		e.print(name, store)
 	}
-	c := w.newClient(stores["Memory"])
+	c := e.newClient(stores["Memory"])
 	c.Registration = mcpclient.Registration{ClientID: "c", ClientSecret: registration.ClientSecret, RedirectURL: "https://app.example/callback"}
 	_, pending, err := c.BeginLogin(t.Context())
 	if err != nil {
@@ -309,8 +309,8 @@ func TestValues(t *testing.T) {
 		"PendingLogin": pending, "sealed PendingLogin": sealed, "error of a wrong callback": wrong,
 		"postgres.Store": &postgres.Store{Keys: []tokenstore.Secret{key}},
 	} {
-		w.print(name, v)
-		w.print("*"+name, &v)
-		w.print("error with "+name, fmt.Errorf("failed: %v %+v %#v %w", v, v, v, errors.New("x")))
+		e.print(name, v)
+		e.print("*"+name, &v)
+		e.print("error with "+name, fmt.Errorf("failed: %v %+v %#v %w", v, v, v, errors.New("x")))
 	}
 }

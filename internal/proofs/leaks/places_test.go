@@ -38,13 +38,13 @@ var onwards = regexp.MustCompile(`<meta http-equiv="refresh" content="0; url=([^
 
 // The web application: its pages, its cookies and its log.
 func TestWebapp(t *testing.T) {
-	w := newEnv(t, "code", "code_verifier", "state", "access_token", "refresh_token", "cookie key")
-	h := newHouse(t, w, "../../../examples/webapp", "build")
-	stop := w.watch()
+	e := newEnv(t, "code", "code_verifier", "state", "access_token", "refresh_token", "cookie key")
+	m := newMachine(t, e, "../../../examples/webapp", "build")
+	stop := e.watch()
 	defer stop()
 	key := rand.Text() + rand.Text()
-	w.Add("cookie key", key)
-	app := h.command("webapp", "-listen", "127.0.0.1:0", "-key-file", h.give("key", key))
+	e.Add("cookie key", key)
+	app := m.command("webapp", "-listen", "127.0.0.1:0", "-key-file", m.give("key", key))
 	var log testenv.Buffer
 	app.Stderr = &log
 	out, err := app.StdoutPipe()
@@ -83,7 +83,7 @@ func TestWebapp(t *testing.T) {
 		}
 		if strings.HasPrefix(page, address) {
 			pages++
-			w.show(fmt.Sprintf("webapp's page %d at %s", resp.StatusCode, req.URL.Path), authorization.ReplaceAllString(string(text), ""))
+			e.show(fmt.Sprintf("webapp's page %d at %s", resp.StatusCode, req.URL.Path), authorization.ReplaceAllString(string(text), ""))
 		}
 		if onward := onwards.FindSubmatch(text); onward != nil {
 			return html.UnescapeString(string(onward[1]))
@@ -99,14 +99,14 @@ func TestWebapp(t *testing.T) {
 		visit("GET", address)
 	}
 	signIn()
-	_ = w.srv.ExpireAccess("olivia")
+	_ = e.srv.ExpireAccess("olivia")
 	visit("GET", address)
 	for step, f := range map[sandbox.Step]sandbox.Fault{
 		sandbox.StepAuthorize: {Set: map[string]any{"error": "access_denied", "code": nil}},
 		sandbox.StepExchange:  {CarryOut: true, Drop: true},
 		sandbox.StepMCP:       {Status: 500, Body: "oops"},
 	} {
-		undo := w.srv.Fail(step, f)
+		undo := e.srv.Fail(step, f)
 		signIn()
 		undo()
 	}
@@ -118,8 +118,8 @@ func TestWebapp(t *testing.T) {
 	if err := app.Wait(); err != nil {
 		t.Errorf("webapp: %v\n%s", err, log.String())
 	}
-	w.show("webapp's log", log.String())
-	w.files(h.dir)
+	e.show("webapp's log", log.String())
+	e.files(m.dir)
 	if pages < 20 || log.String() == "" {
 		t.Errorf("%d pages, and a log of %d bytes", pages, len(log.String()))
 	}
@@ -128,7 +128,7 @@ func TestWebapp(t *testing.T) {
 // The database: its tables, and what its server writes down of every statement.
 func TestPostgres(t *testing.T) {
 	dsn := testenv.Postgres(t)
-	w := newEnv(t, "code", "code_verifier", "access_token", "refresh_token", "registration_access_token", "sealing key")
+	e := newEnv(t, "code", "code_verifier", "access_token", "refresh_token", "registration_access_token", "sealing key")
 	pool, err := pgxpool.New(t.Context(), dsn)
 	if err != nil {
 		t.Fatal(err)
@@ -159,17 +159,17 @@ func TestPostgres(t *testing.T) {
 		t.Fatal(err)
 	}
 	key := rand.Text() + rand.Text()
-	w.Add("sealing key", key[:postgres.KeySize])
+	e.Add("sealing key", key[:postgres.KeySize])
 	store := &postgres.Store{Pool: pool, Keys: []tokenstore.Secret{tokenstore.NewSecret(key[:postgres.KeySize])}}
-	newClient := func() *mcpclient.Client { return w.newClient(store) }
+	newClient := func() *mcpclient.Client { return e.newClient(store) }
 	query(`create table planted as select '` + planted + `'::bytea as sealed`)
 	tables := func() {
 		n := 0
 		for _, table := range query(`select table_schema || '.' || table_name from information_schema.tables where table_schema not in ('pg_catalog', 'information_schema')`) {
 			rows := query(`select t::text from ` + table + ` t`)
-			w.show("table "+table, strings.Join(rows, "\n"))
+			e.show("table "+table, strings.Join(rows, "\n"))
 			for _, row := range query(`select sealed from ` + table) { // as numbers
-				w.show("the bytes of "+table, row)
+				e.show("the bytes of "+table, row)
 				n++
 			}
 		}
@@ -177,15 +177,15 @@ func TestPostgres(t *testing.T) {
 			t.Errorf("%d rows", n)
 		}
 	}
-	undo := w.srv.Fail(sandbox.StepRefresh, sandbox.Fault{CarryOut: true, Drop: true, Times: 1})
-	w.live("with a lost answer", newClient, tables)
+	undo := e.srv.Fail(sandbox.StepRefresh, sandbox.Fault{CarryOut: true, Drop: true, Times: 1})
+	e.live("with a lost answer", newClient, tables)
 	undo()
-	w.live("", newClient, tables)
-	w.print("Store", store)
-	w.show("what the server knows", strings.Join(query(`select a::text from pg_stat_activity a`), "\n"))
+	e.live("", newClient, tables)
+	e.print("Store", store)
+	e.show("what the server knows", strings.Join(query(`select a::text from pg_stat_activity a`), "\n"))
 	log := strings.Join(query(`select pg_read_file(current_setting('data_directory') || '/../log')`), "\n")
-	w.show("the server's log", log)
-	w.wantPlanted("table public.planted", "the bytes of public.planted", "the server's log")
+	e.show("the server's log", log)
+	e.wantPlanted("table public.planted", "the bytes of public.planted", "the server's log")
 	if !strings.Contains(log, "insert into astravue_mcp_tokens") {
 		t.Error("the server's log has no statements")
 	}
@@ -195,11 +195,11 @@ func TestPostgres(t *testing.T) {
 // see of who asks it.
 func TestKeychain(t *testing.T) {
 	testenv.SecretService(t)
-	w := newEnv(t, "code", "code_verifier", "access_token", "refresh_token")
-	stop := w.watch()
+	e := newEnv(t, "code", "code_verifier", "access_token", "refresh_token")
+	stop := e.watch()
 	defer stop()
 	store := &tokenstore.Keychain{Service: planted + rand.Text(), LockDir: t.TempDir()}
-	w.live("with the keychain", func() *mcpclient.Client { return w.newClient(store) }, func() {
+	e.live("with the keychain", func() *mcpclient.Client { return e.newClient(store) }, func() {
 		bus, err := dbus.ConnectSessionBus()
 		if err != nil {
 			t.Fatal(err)
@@ -212,15 +212,15 @@ func TestKeychain(t *testing.T) {
 			if err := bus.Object(service, item).Call("org.freedesktop.DBus.Properties.GetAll", 0, "org.freedesktop.Secret.Item").Store(&shown); err != nil {
 				t.Fatal(err)
 			}
-			w.show("an item of the keychain", fmt.Sprint(item, shown))
+			e.show("an item of the keychain", fmt.Sprint(item, shown))
 		}
 		if len(items) < 3 {
 			t.Errorf("%d items", len(items))
 		}
 	})
-	w.print("Keychain", store)
-	w.wantPlanted("an item of the keychain")
-	if w.files(store.LockDir) == 0 {
+	e.print("Keychain", store)
+	e.wantPlanted("an item of the keychain")
+	if e.files(store.LockDir) == 0 {
 		t.Error("no lock files")
 	}
 }
@@ -230,17 +230,17 @@ func TestKeychain(t *testing.T) {
 const planted = "planted-0123456789abcdef0123456789abcdef0123456789abcdef"
 
 // wantPlanted fails the test unless planted was shown at each of these places.
-func (w *env) wantPlanted(places ...string) {
-	w.t.Helper()
+func (e *env) wantPlanted(places ...string) {
+	e.t.Helper()
 	var s testenv.Secrets
 	s.Add("planted", planted)
-	w.mu.Lock()
-	defer w.mu.Unlock()
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	for _, place := range places {
-		if !slices.ContainsFunc(w.shown, func(at sight) bool {
+		if !slices.ContainsFunc(e.shown, func(at output) bool {
 			return strings.Contains(at.where, place) && len(s.Find(at.text)) > 0
 		}) {
-			w.t.Errorf("what was planted is not found: %s", place)
+			e.t.Errorf("what was planted is not found: %s", place)
 		}
 	}
 }
@@ -248,34 +248,34 @@ func (w *env) wantPlanted(places ...string) {
 // A sweep that cannot fail proves nothing: in each kind of place that is swept
 // above, a secret that is put there is found.
 func TestThatASecretIsFound(t *testing.T) {
-	for place, plant := range map[string]func(t *testing.T, w *env){
-		"stdout": func(t *testing.T, w *env) { w.show("stdout", "before "+planted[:20]+planted[20:]) },
-		"a log":  func(t *testing.T, w *env) { w.log().Debug("x", "v", slog.GroupValue(slog.String("y", planted))) },
-		"an error": func(t *testing.T, w *env) {
-			w.print("error", fmt.Errorf("outer: %w", errors.Join(&mcpclient.StepError{Err: errors.New(planted)})))
+	for place, plant := range map[string]func(t *testing.T, e *env){
+		"stdout": func(t *testing.T, e *env) { e.show("stdout", "before "+planted[:20]+planted[20:]) },
+		"a log":  func(t *testing.T, e *env) { e.log().Debug("x", "v", slog.GroupValue(slog.String("y", planted))) },
+		"an error": func(t *testing.T, e *env) {
+			e.print("error", fmt.Errorf("outer: %w", errors.Join(&mcpclient.StepError{Err: errors.New(planted)})))
 		},
-		"a field": func(t *testing.T, w *env) {
-			w.print("field", &mcpclient.Discovered{Configuration: nil})
-			w.print("field", struct{ s string }{planted})
+		"a field": func(t *testing.T, e *env) {
+			e.print("field", &mcpclient.Discovered{Configuration: nil})
+			e.print("field", struct{ s string }{planted})
 		},
-		"a pointer": func(t *testing.T, w *env) { w.print("pointer", &tokenstore.Grant{ClientID: planted}) },
-		"bytes":     func(t *testing.T, w *env) { w.print("bytes", struct{ b []byte }{[]byte(planted)}) },
-		"JSON": func(t *testing.T, w *env) {
+		"a pointer": func(t *testing.T, e *env) { e.print("pointer", &tokenstore.Grant{ClientID: planted}) },
+		"bytes":     func(t *testing.T, e *env) { e.print("bytes", struct{ b []byte }{[]byte(planted)}) },
+		"JSON": func(t *testing.T, e *env) {
 			data, err := json.Marshal(map[string]string{"x": planted})
 			if err != nil {
 				t.Fatal(err)
 			}
-			w.show("JSON", string(data))
+			e.show("JSON", string(data))
 		},
-		"a page": func(t *testing.T, w *env) { w.show("page", "<p>"+url.QueryEscape(planted)) },
-		"the name of a file": func(t *testing.T, w *env) {
+		"a page": func(t *testing.T, e *env) { e.show("page", "<p>"+url.QueryEscape(planted)) },
+		"the name of a file": func(t *testing.T, e *env) {
 			dir := t.TempDir()
 			if err := os.WriteFile(filepath.Join(dir, planted), nil, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			w.files(dir)
+			e.files(dir)
 		},
-		"a file deep down": func(t *testing.T, w *env) {
+		"a file deep down": func(t *testing.T, e *env) {
 			dir := t.TempDir()
 			deep := filepath.Join(dir, "a", "b")
 			if err := os.MkdirAll(deep, 0o700); err != nil {
@@ -284,10 +284,10 @@ func TestThatASecretIsFound(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(deep, ".x"), []byte("\x00"+base64.StdEncoding.EncodeToString([]byte("x"+planted))), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			w.files(dir)
+			e.files(dir)
 		},
-		"arguments":   func(t *testing.T, w *env) { watched(t, w, planted, nil) },
-		"environment": func(t *testing.T, w *env) { watched(t, w, "", []string{"X=" + planted}) },
+		"arguments":   func(t *testing.T, e *env) { watched(t, e, planted, nil) },
+		"environment": func(t *testing.T, e *env) { watched(t, e, "", []string{"X=" + planted}) },
 	} {
 		t.Run(place, func(t *testing.T) {
 			if strings.HasPrefix(place, "arg") || place == "environment" {
@@ -296,16 +296,16 @@ func TestThatASecretIsFound(t *testing.T) {
 				_, err = exec.LookPath("sh")
 				testenv.Need(t, "a shell", err == nil, fmt.Sprint(err))
 			}
-			w := new(env)
-			t.Run("", func(t *testing.T) { w.t = t; plant(t, w) }) // what is shown in its end is then shown
-			w.t = t
-			w.wantPlanted("")
+			e := new(env)
+			t.Run("", func(t *testing.T) { e.t = t; plant(t, e) }) // what is shown in its end is then shown
+			e.t = t
+			e.wantPlanted("")
 		})
 	}
 }
 
 // watched starts a process below another, and watches until it has been there.
-func watched(t *testing.T, w *env, argument string, env []string) {
+func watched(t *testing.T, e *env, argument string, env []string) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "sh", "-c", `sh -c 'read _' "$0"; :`, argument)
@@ -317,13 +317,13 @@ func watched(t *testing.T, w *env, argument string, env []string) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	stop := w.watch()
+	stop := e.watch()
 	var p testenv.Secrets
 	p.Add("planted", planted)
 	for seen := false; !seen && t.Context().Err() == nil; time.Sleep(time.Millisecond) {
-		w.mu.Lock()
-		seen = slices.ContainsFunc(w.shown, func(at sight) bool { return len(p.Find(at.text)) > 0 })
-		w.mu.Unlock()
+		e.mu.Lock()
+		seen = slices.ContainsFunc(e.shown, func(at output) bool { return len(p.Find(at.text)) > 0 })
+		e.mu.Unlock()
 	}
 	stop()
 	_ = in.Close()
