@@ -108,7 +108,7 @@ self.addEventListener("fetch", e => { if (e.request.mode == "navigate") { fetch(
 	},
 	{
 		id: "callback-page-two", who: "another sign-in in the same browser", gains: "one takes the other's cookie away",
-		does: "is begun on another port before the first comes back",
+		does: "is begun on another port before the first sign-in comes back",
 		play: func(t *testing.T) (bool, string) {
 			browser := testenv.Chromium(t)
 			one, two := sit(t, nil), sit(t, nil)

@@ -25,22 +25,22 @@ const (
 var browserAttacks = append([]attack{
 	{
 		id: "browser-process-list", who: neighbour, gains: asMia,
-		does: "reads the address that the browser is opened with in the list of processes, goes there before the browser, signs in and answers",
+		does: "reads the browser's first address in the list of processes, goes there before the browser, signs in and answers",
 		play: watched(nil),
 	},
 	{
 		id: "browser-process-list-localhost", who: neighbour, gains: asMia,
-		does: "does so where the redirect address is on localhost",
+		does: "reads the browser's first address in the list of processes and goes there first; the redirect address is on localhost",
 		play: watched(func(c *mcpclient.Client) { c.Registration.RedirectURL = "http://localhost/callback" }),
 	},
 	{
 		id: "browser-process-list-ipv6", who: neighbour, gains: asMia,
-		does: "does so where the redirect address is on [::1]",
+		does: "reads the browser's first address in the list of processes and goes there first; the redirect address is on [::1]",
 		play: watched(func(c *mcpclient.Client) { c.Registration.RedirectURL = "http://[::1]/callback" }),
 	},
 	{
 		id: "browser-process-list-away", who: neighbour, gains: asMia,
-		does: "does so where the authorization URL itself is an argument, since the browser is on another computer",
+		does: "reads the authorization URL in the list of processes and goes there first; the browser is on another computer",
 		play: func(t *testing.T) (bool, string) {
 			needOther(t)
 			address := make(chan string, 1)
@@ -52,7 +52,7 @@ var browserAttacks = append([]attack{
 	},
 	{
 		id: "browser-cookie-none", who: "anybody who has read the authorization URL over a shoulder", gains: asMia,
-		does: "signs in there and answers without a cookie, as the victim's own user even",
+		does: "signs in there, even as the victim's own user, and answers without a cookie",
 		play: func(t *testing.T) (bool, string) {
 			s := sit(t, nil)
 			answer, _ := s.spied()
@@ -114,7 +114,7 @@ var browserAttacks = append([]attack{
 	},
 	{
 		id: "browser-page-log", who: "anybody who reads the log, or the error of an opener", gains: "the start page's address",
-		does: "has an opener that fails and repeats its arguments",
+		does: "reads the error of an opener that fails and repeats its arguments",
 		play: func(t *testing.T) (bool, string) {
 			var log testenv.Buffer
 			page := ""
@@ -137,7 +137,7 @@ var browserAttacks = append([]attack{
 	},
 	{
 		id: "browser-proxy-first", who: neighbour, gains: asMia,
-		does: "goes to the start page before the browser by way of a proxy of root's, which hides who it is, and answers",
+		does: "goes to the start page before the browser, through a proxy of root's that hides the attacker, and answers",
 		play: func(t *testing.T) (bool, string) {
 			return proxied(t, func(victim func(string) result, browser *http.Client, page string) string {
 				answer := begun(t, browser, page)
@@ -151,7 +151,7 @@ var browserAttacks = append([]attack{
 	},
 	{
 		id: "browser-proxy-second", who: neighbour, gains: asMia,
-		does: "goes there after the browser by way of that proxy",
+		does: "goes to the start page after the browser, through a proxy of root's that hides the attacker",
 		play: func(t *testing.T) (bool, string) {
 			return proxied(t, func(victim func(string) result, browser *http.Client, page string) string {
 				victim("begin")
@@ -164,7 +164,7 @@ var browserAttacks = append([]attack{
 	},
 	{
 		id: "browser-proxy-slow", who: neighbour, gains: asMia,
-		does:   "goes there before the browser by way of that proxy, where the browser comes more than two seconds after the answer",
+		does:   "goes to the start page before the browser, through a proxy of root's that hides the attacker; the browser comes more than two seconds after the answer",
 		stands: "The attack needs a proxy that root runs for other users and that reaches any port of this machine. Nothing tells from outside for whom the proxy asks: the comment of `callback.Listener.Start` says so.",
 		play: func(t *testing.T) (bool, string) {
 			return proxied(t, func(victim func(string) result, browser *http.Client, page string) string {

@@ -78,9 +78,9 @@ var callbackAttacks = slices.Concat(
 	}),
 	forms("callback-smuggle", "", aPage, map[string]string{
 		"te-cl":     "hides the answer behind Transfer-Encoding and Content-Length|POST /x HTTP/1.1\r\nHost: HOST\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET TARGET HTTP/1.1\r\nHost: HOST\r\nCOOKIE\r\n\r\n",
-		"cl-cl":     "hides it behind two lengths|POST /x HTTP/1.1\r\nHost: HOST\r\nContent-Length: 0\r\nContent-Length: 5\r\n\r\nGET TARGET HTTP/1.1\r\nHost: HOST\r\nCOOKIE\r\n\r\n",
-		"pipeline":  "sends it behind another request on one connection|GET /x HTTP/1.1\r\nHost: HOST\r\n\r\nGET TARGET HTTP/1.1\r\nHost: HOST\r\nCOOKIE\r\n\r\n",
-		"body":      "hides it in the body of a GET, as a page can by a form of another protocol|GET /x HTTP/1.1\r\nHost: HOST\r\nContent-Length: 0\r\n\r\nGET TARGET HTTP/1.1\r\nHost: HOST\r\nCOOKIE\r\n\r\n",
+		"cl-cl":     "hides the answer behind two lengths|POST /x HTTP/1.1\r\nHost: HOST\r\nContent-Length: 0\r\nContent-Length: 5\r\n\r\nGET TARGET HTTP/1.1\r\nHost: HOST\r\nCOOKIE\r\n\r\n",
+		"pipeline":  "sends the answer behind another request on one connection|GET /x HTTP/1.1\r\nHost: HOST\r\n\r\nGET TARGET HTTP/1.1\r\nHost: HOST\r\nCOOKIE\r\n\r\n",
+		"body":      "hides the answer in the body of a GET, as a page can by a form of another protocol|GET /x HTTP/1.1\r\nHost: HOST\r\nContent-Length: 0\r\n\r\nGET TARGET HTTP/1.1\r\nHost: HOST\r\nCOOKIE\r\n\r\n",
 		"line-feed": "ends the request line with a bare carriage return|GET TARGET HTTP/1.1\rHost: HOST\r\nCOOKIE\r\n\r\n",
 		"colon":     "writes a space before the colon of Host|GET TARGET HTTP/1.1\r\nHost : HOST\r\nCOOKIE\r\n\r\n",
 	}),
@@ -157,7 +157,7 @@ var callbackAttacks = slices.Concat(
 		},
 		{
 			id: "callback-flood-away", who: aPage, gains: "the answer does not get through",
-			does: "does so where no cookie is asked for",
+			does: "sends 500 answers, 20 at a time, while the person signs in, where no cookie is asked for",
 			play: func(t *testing.T) (bool, string) {
 				return flooded(t, func(c *mcpclient.Client) { c.ShowURL = shown }, "")
 			},
@@ -182,7 +182,7 @@ var callbackAttacks = slices.Concat(
 		},
 		{
 			id: "callback-second", who: aPage, gains: "a second sign-in, or an error after the first",
-			does: "sends the victim's own answer again when it has counted",
+			does: "sends the victim's own answer again after it has counted",
 			play: func(t *testing.T) (bool, string) {
 				s := sit(t, nil)
 				back, err := signInAs("olivia", s.page, s.person)
@@ -233,7 +233,7 @@ var callbackAttacks = slices.Concat(
 			},
 		},
 		squatted("callback-squatted", "127.0.0.1", "holds the port of the redirect address before the sign-in"),
-		squatted("callback-squatted-all", "0.0.0.0", "holds the port on all addresses, so that what is not on 127.0.0.1 goes to it"),
+		squatted("callback-squatted-all", "0.0.0.0", "holds the port on all addresses, to get every connection that is not for 127.0.0.1"),
 		squatted("callback-squatted-ipv6", "[::1]", "holds the port on [::1] alone, where the redirect address is on localhost"),
 		{
 			id: "callback-shared-port", who: neighbour, gains: "the code and the state",

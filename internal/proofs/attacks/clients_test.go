@@ -80,17 +80,17 @@ const clientsServer = "a hostile MCP server that names the honest one's authoriz
 var clientsAttacks = slices.Concat([]attack{
 	{
 		id: "silent-token", who: clientsServer, gains: clientsGain,
-		does: "Has somebody sign in who uses the honest server, where the authorization server ignores `resource`.",
+		does: "Has a user of the honest server sign in; the authorization server ignores `resource`.",
 		play: func(t *testing.T) (bool, string) { return clientsSilent(t, newClientsVictim(t, clientsIgnored)) },
 	},
 	{
 		id: "silent-token-resource-enforced", who: clientsServer, gains: clientsGain,
-		does: "The same, where the authorization server looks at `resource`.",
+		does: "Has a user of the honest server sign in; the authorization server checks `resource`.",
 		play: func(t *testing.T) (bool, string) { return clientsSilent(t, newClientsVictim(t, sandbox.Options{})) },
 	},
 	{
 		id: "silent-token-resource-known", who: clientsServer, gains: clientsGain,
-		does: "The same, where the authorization server knows the hostile server's resource too, and it was approved there: the token is for that one alone.",
+		does: "Has a user of the honest server sign in, who approves; the authorization server knows the hostile server's resource too, and the token is for that one alone.",
 		play: func(t *testing.T) (bool, string) {
 			h := newClientsHostile(t, "")
 			v := newClientsVictim(t, sandbox.Options{Resources: []string{h.URL}})
@@ -102,7 +102,7 @@ var clientsAttacks = slices.Concat([]attack{
 	},
 	{
 		id: "silent-token-another-host", who: clientsServer, gains: clientsGain,
-		does: "The same from `localhost`, where the honest server is at 127.0.0.1.",
+		does: "Has a user of the honest server, which is at 127.0.0.1, sign in to `localhost`; the authorization server ignores `resource`.",
 		play: func(t *testing.T) (bool, string) {
 			v := newClientsVictim(t, clientsIgnored)
 			v.trusts(v.srv.URL())
@@ -113,7 +113,7 @@ var clientsAttacks = slices.Concat([]attack{
 	},
 	{
 		id: "silent-token-public-client-by-hand", who: clientsServer, gains: clientsGain,
-		does: "The same, where a client made by hand is used for all servers.",
+		does: "Has a user of the honest server sign in, with one client made by hand for all servers; the authorization server ignores `resource`.",
 		play: func(t *testing.T) (bool, string) {
 			v := newClientsVictim(t, clientsIgnored)
 			return clientsSilent(t, v, clientsByHand(v))
@@ -121,7 +121,7 @@ var clientsAttacks = slices.Concat([]attack{
 	},
 	{
 		id: "silent-token-secret-client-by-hand", who: clientsServer, gains: clientsGain,
-		does: "The same with a confidential client made by hand.",
+		does: "Has a user of the honest server sign in, with a confidential client made by hand; the authorization server ignores `resource`.",
 		play: func(t *testing.T) (bool, string) {
 			v := newClientsVictim(t, clientsIgnored)
 			return clientsSilent(t, v, clientsOwnApp(v))
@@ -129,7 +129,7 @@ var clientsAttacks = slices.Concat([]attack{
 	},
 	{
 		id: "silent-token-metadata-document", who: clientsServer, gains: clientsGain,
-		does: "The same with a client ID metadata document.",
+		does: "Has a user of the honest server sign in, with a client ID metadata document; the authorization server ignores `resource`.",
 		play: func(t *testing.T) (bool, string) {
 			v := newClientsVictim(t, clientsIgnored)
 			var doc *httptest.Server
@@ -142,7 +142,7 @@ var clientsAttacks = slices.Concat([]attack{
 	},
 	{
 		id: "silent-token-client-by-hand-account", who: clientsServer, gains: clientsGain,
-		does: "The same with a client made by hand and an account of another name, which the same person signs in to.",
+		does: "Has a user of the honest server sign in under another account name, with a client made by hand; the authorization server ignores `resource`.",
 		play: func(t *testing.T) (bool, string) {
 			v := newClientsVictim(t, clientsIgnored)
 			v.trusts(v.srv.URL(), clientsByHand(v))
@@ -152,7 +152,7 @@ var clientsAttacks = slices.Concat([]attack{
 	},
 	{
 		id: "silent-token-client-by-hand-offline", who: clientsServer, gains: clientsGain,
-		does: "The same with a client made by hand, where offline_access was approved for the honest server.",
+		does: "Has a user of the honest server sign in, who approved offline_access there, with a client made by hand; the authorization server ignores `resource`.",
 		play: func(t *testing.T) (bool, string) {
 			v := newClientsVictim(t, clientsIgnored)
 			return clientsSilent(t, v, clientsByHand(v), func(c *mcpclient.Client) { c.Scopes = []string{"offline_access"} })
@@ -160,7 +160,7 @@ var clientsAttacks = slices.Concat([]attack{
 	},
 	{
 		id: "silent-token-client-by-hand-after-another-user", who: "a user of the web application, who signed in to the hostile server before", gains: clientsGain,
-		does: "Uses up the question that a client made by hand asks first.",
+		does: "Signs in first with a client made by hand, so that its first question is not put to the victim.",
 		play: func(t *testing.T) (bool, string) {
 			v := newClientsWeb(t, clientsIgnored)
 			own := clientsOwnApp(v)
@@ -177,7 +177,7 @@ var clientsAttacks = slices.Concat([]attack{
 	},
 	{
 		id: "silent-token-web-application", who: clientsServer, gains: clientsGain,
-		does: "Has a user of a web application sign in, who uses the honest server there.",
+		does: "Has a user of a web application, who uses the honest server there, sign in.",
 		play: func(t *testing.T) (bool, string) {
 			v := newClientsVictim(t, clientsIgnored)
 			v.allows = true
@@ -191,7 +191,7 @@ var clientsAttacks = slices.Concat([]attack{
 	},
 	{
 		id: "silent-token-web-application-by-hand", who: clientsServer, gains: clientsGain,
-		does: "The same with a web application's own client.",
+		does: "Has a user of a web application, who uses the honest server there, sign in with the application's own client.",
 		play: func(t *testing.T) (bool, string) {
 			v := newClientsWeb(t, clientsIgnored)
 			own := clientsOwnApp(v)
@@ -206,7 +206,7 @@ var clientsAttacks = slices.Concat([]attack{
 	},
 	{
 		id: "silent-token-old-registration", who: clientsServer, gains: clientsGain,
-		does: "Has somebody sign in whose store holds the client that an older version used for all servers of the issuer, and what was approved for it.",
+		does: "Has somebody sign in whose store holds an older version's client, which was approved and served all servers of the issuer.",
 		play: func(t *testing.T) (bool, string) {
 			v := newClientsVictim(t, clientsIgnored)
 			v.trusts(v.srv.URL())
@@ -217,7 +217,7 @@ var clientsAttacks = slices.Concat([]attack{
 	},
 	{
 		id: "silent-token-old-pending", who: clientsServer, gains: clientsGain,
-		does: "Finishes a web application's sign-in that was begun with a client of other servers, as an older version's was.",
+		does: "Finishes a web application's sign-in that an older version began, with a client of other servers.",
 		play: func(t *testing.T) (bool, string) {
 			v := newClientsVictim(t, clientsIgnored)
 			v.allows = true
@@ -243,7 +243,7 @@ var clientsAttacks = slices.Concat([]attack{
 	},
 	{
 		id: "silent-token-other-path", who: "a hostile tenant of the host that the honest server is on", gains: clientsGain,
-		does: "Names the authorization server from another path of the same origin, which has the same client.",
+		does: "Names the authorization server from another path of the honest server's origin; both paths share one client.",
 		play: func(t *testing.T) (bool, string) {
 			v := newClientsVictim(t, clientsIgnored)
 			api, err := url.Parse(v.srv.APIURL())
@@ -272,7 +272,7 @@ var clientsAttacks = slices.Concat([]attack{
 	},
 	{
 		id: "silent-token-after-refusal", who: clientsServer + ", which refuses `prompt=consent`", gains: clientsGain,
-		does:   "Has somebody sign in with a client made by hand, who uses the honest server.",
+		does:   "Has a user of the honest server sign in with a client made by hand.",
 		stands: "No parameter of a client's makes such an authorization server ask. The command prints a warning, and `Client.Registration` names the danger. Clients that register themselves are safe.",
 		play: func(t *testing.T) (bool, string) {
 			v := newClientsVictim(t, clientsIgnored)
@@ -294,7 +294,7 @@ var clientsAttacks = slices.Concat([]attack{
 	},
 	{
 		id: "consent-refused-by-scope", who: clientsServer, gains: clientsGain,
-		does: "Names a scope that the authorization server refuses with `invalid_request`, so that `prompt=consent` is left out with a client made by hand, and then one that it takes.",
+		does: "Names a scope that the authorization server refuses with `invalid_request`, so that a client made by hand leaves `prompt=consent` out; then names one that is accepted.",
 		play: func(t *testing.T) (bool, string) {
 			v := newClientsVictim(t, clientsIgnored)
 			v.trusts(v.srv.URL(), clientsByHand(v))
@@ -329,7 +329,7 @@ var clientsAttacks = slices.Concat([]attack{
 	},
 	{
 		id: "clients-filled", who: "a hostile series of 300 MCP servers", gains: "the authorization server has no room for another client",
-		does: "Has a client registered for each.",
+		does: "Has the victim register a client for each server.",
 		play: func(t *testing.T) (bool, string) {
 			v := newClientsVictim(t, clientsIgnored)
 			return v.series(300, func(int) func(*mcpclient.Client) { return func(*mcpclient.Client) {} })
@@ -337,7 +337,7 @@ var clientsAttacks = slices.Concat([]attack{
 	},
 	{
 		id: "clients-filled-by-names", who: "a hostile series of 30 MCP servers", gains: "the authorization server has no room for another client",
-		does: "The same, with other applications and redirect addresses on one store.",
+		does: "Has applications of several names and redirect addresses, on one store, register a client for each server.",
 		play: func(t *testing.T) (bool, string) {
 			v := newClientsVictim(t, clientsIgnored)
 			return v.series(30, func(i int) func(*mcpclient.Client) {
@@ -349,7 +349,7 @@ var clientsAttacks = slices.Concat([]attack{
 	},
 	{
 		id: "clients-filled-by-web-application", who: "a user of a web application", gains: "the authorization server has no room for another client",
-		does: "Names 30 servers of one issuer to it.",
+		does: "Has the application begin sign-ins at 30 servers of one issuer.",
 		play: func(t *testing.T) (bool, string) {
 			v := newClientsVictim(t, clientsIgnored)
 			var err error
@@ -379,7 +379,7 @@ var clientsAttacks = slices.Concat([]attack{
 	},
 	{
 		id: "clients-locked-out", who: "a hostile series of ten MCP servers", gains: "nobody of the store can sign in to another server of that issuer for a day",
-		does:   "Has a client registered for each.",
+		does:   "Has the victim register a client for each server.",
 		stands: "The victim has to sign in to all ten servers. The error says when the refusals end; clients made by hand are unaffected. The command's hint says both.",
 		play: func(t *testing.T) (bool, string) {
 			v := newClientsVictim(t, clientsIgnored)
@@ -405,30 +405,30 @@ var clientsAttacks = slices.Concat([]attack{
 func clientsNames() (all []attack) {
 	long := strings.Repeat("a.", 60)
 	for _, c := range []struct{ id, app, server, host, does string }{
-		{"plain", "astravue-mcp", "https://evil.example/mcp", "evil.example", "Is what it is."},
+		{"plain", "astravue-mcp", "https://evil.example/mcp", "evil.example", "Has an ordinary host."},
 		{"long", "astravue-mcp", "https://api.astravue.com." + long + "evil.example/mcp", "api.astravue.com." + long + "evil.example",
-			"Has a host of which the beginning, which is Astravue's, would be shown and the rest cut off."},
+			"Has a host that begins like Astravue's and is so long that its end would be cut off."},
 		{"long-label", "astravue-mcp", "https://api-astravue-com-" + strings.Repeat("x", 38) + ".evil.example/mcp", "api-astravue-com-" + strings.Repeat("x", 38) + ".evil.example",
 			"Has a host of one long label."},
 		{"long-application", strings.Repeat("Acme Notes ", 20), "https://api.astravue.com.evil.example/mcp", "api.astravue.com.evil.example",
-			"Is used by an application with a long name, behind which the host would be cut off."},
+			"Is used by an application whose name is so long that the host would be cut off."},
 		{"both-long", strings.Repeat("Acme Notes ", 20), "https://api.astravue.com." + long + "evil.example:8443/mcp", "api.astravue.com." + long + "evil.example:8443",
 			"Has a long host, and is used by an application with a long name."},
 		{"unicode", "astravue-mcp", "https://аpi.аstrаvue.com/mcp", "xn--pi-6kc.xn--strvue-2nfd.com",
-			"Has a host that looks like Astravue's, with three letters of Cyrillic."},
+			"Has a host that looks like Astravue's, with three Cyrillic letters."},
 		{"unicode-dots", "astravue-mcp", "https://api.astravue.com。evil.example/mcp", "api.astravue.com.evil.example",
-			"Has a host with a full stop of Chinese in it."},
+			"Has a host with a Chinese full stop in it."},
 		{"unicode-slash", "astravue-mcp", "https://api.astravue.com⁄.evil.example/mcp", "api.astravue.xn--com-qt0a.evil.example",
-			"Has a host with a slash that is none."},
-		{"wide", "astravue-mcp", "https://ａｐｉ.astravue.com.evil.example/mcp", "api.astravue.com.evil.example", "Has a host in wide letters."},
+			"Has a host with a character that looks like a slash."},
+		{"wide", "astravue-mcp", "https://ａｐｉ.astravue.com.evil.example/mcp", "api.astravue.com.evil.example", "Has a host with full-width letters."},
 		{"bracket", "astravue-mcp", "https://api.astravue.com)(x.evil.example/mcp", "api.astravue.com%29%28x.evil.example", "Has a host with brackets in it."},
 		{"encoded-bracket", "astravue-mcp", "https://api.astravue.com%EF%BC%89.evil.example/mcp", "api.astravue.xn--com-c16s.evil.example",
-			"Has a host with a wide bracket in it, written as %EF%BC%89."},
-		{"case", "astravue-mcp", "https://API.Astravue.COM.Evil.Example/mcp", "api.astravue.com.evil.example", "Has a host in large letters."},
+			"Has a host with a full-width bracket in it, written as %EF%BC%89."},
+		{"case", "astravue-mcp", "https://API.Astravue.COM.Evil.Example/mcp", "api.astravue.com.evil.example", "Has a host with capitals."},
 		{"port", "astravue-mcp", "https://api.astravue.com.evil.example:8443/mcp", "api.astravue.com.evil.example:8443", "Is at a port of its own."},
 		{"port-zeros", "astravue-mcp", "https://evil.example:" + strings.Repeat("0", 60) + "443/mcp", "evil.example",
 			"Has so many zeros before its port that the host would be cut off."},
-		{"ipv6", "astravue-mcp", "https://[2001:db8:0:0:0:0:0:1]:8443/mcp", "[2001:db8::1]:8443", "Is at an address and no name."},
+		{"ipv6", "astravue-mcp", "https://[2001:db8:0:0:0:0:0:1]:8443/mcp", "[2001:db8::1]:8443", "Has an IP address as its host."},
 		{"application-brackets", "Acme Notes (api.astravue.com)", "https://evil.example/mcp", "evil.example", "Is used by an application that has brackets in its name."},
 		{"application-open-bracket", "Acme Notes （api.astravue.com", "https://evil.example/mcp", "evil.example",
 			"Is used by an application with an open bracket of another script in its name."},

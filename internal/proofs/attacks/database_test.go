@@ -38,7 +38,7 @@ var databaseAttacks = append([]attack{
 	},
 	{
 		id: "db-view-first", who: otherRole, gains: theRows,
-		does: "makes a view of that name first, with a trigger",
+		does: "makes a view of the table's name first, with a trigger",
 		play: func(t *testing.T) (bool, string) {
 			return playPlanted(t, "grant create on schema public to OTHER, APP",
 				strings.NewReplacer("create table if not exists astravue_mcp_tokens", "create table backing",
@@ -128,7 +128,7 @@ var databaseAttacks = append([]attack{
 	},
 	{
 		id: "db-rolled-back", who: theAdmin, gains: "that an older refresh token is sent, for which the authorization server ends the session",
-		does:   "puts a row of before the last refresh in place of the newest",
+		does:   "replaces the newest row by one from before the last refresh",
 		stands: "Nothing outside the table tells which row is newest: the package documentation says so under \"Keys\"",
 		play: func(t *testing.T) (bool, string) {
 			d, s := adminsDatabase(t)
@@ -142,7 +142,7 @@ var databaseAttacks = append([]attack{
 	},
 	{
 		id: "db-put-back", who: theAdmin, gains: "that a user who signed out is signed in, for as long as the server has not revoked the tokens",
-		does:   "puts a row of before a sign-out back",
+		does:   "puts back a row from before a sign-out",
 		stands: "Nothing outside the table records a sign-out. The sign-out asks the server to revoke the tokens: the package documentation says so under \"Keys\"",
 		play: func(t *testing.T) (bool, string) {
 			d, s := adminsDatabase(t)

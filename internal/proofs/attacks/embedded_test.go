@@ -222,7 +222,7 @@ var embeddedAttacks = slices.Concat([]attack{
 		}
 		return embHolds(out.String(), g) || strings.Contains(out.String(), secret) || strings.Contains(out.String(), fmt.Sprintf("%x", secret)), "none is there"
 	}},
-	{id: "emb-name-in-page", who: "a user who names the application", gains: "a script in the page at the callback", does: "names it in HTML", play: func(t *testing.T) (bool, string) {
+	{id: "emb-name-in-page", who: "a user who names the application", gains: "a script in the page at the callback", does: "gives the application a name in HTML", play: func(t *testing.T) (bool, string) {
 		srv := newBox(t, sandbox.Options{AutoApprove: true})
 		page := make(chan string, 1)
 		c := embClient(t, srv, func(c *mcpclient.Client) {
@@ -402,7 +402,7 @@ func embNames() (all []attack) {
 	for _, f := range []struct{ id, name, version string }{
 		{"crlf", "a\r\nX-Evil: 1", "1"}, {"version-crlf", "a", "1\r\nX-Evil: 1"}, {"comment", "a (b) c/d; e", "1 2 3"}, {"control", "a\x00\x1b[2Jb", "\x7f"}, {"unicode", "é\u202eb", "\u2028"}, {"long", strings.Repeat("a", 100_000), "1"},
 	} {
-		all = append(all, attack{id: "emb-name-" + f.id, who: "a user who names the application", gains: "headers of the program's requests", does: fmt.Sprintf("names it %.30q, version %q", f.name, f.version), play: func(t *testing.T) (bool, string) {
+		all = append(all, attack{id: "emb-name-" + f.id, who: "a user who names the application", gains: "headers of the program's requests", does: fmt.Sprintf("names the application %.30q, version %q", f.name, f.version), play: func(t *testing.T) (bool, string) {
 			srv := newBox(t, sandbox.Options{AutoApprove: true})
 			front := &embHeaders{}
 			c := embClient(t, srv, func(c *mcpclient.Client) { c.Name, c.Version, c.Transport = f.name, f.version, front })
@@ -465,13 +465,13 @@ func embAddresses() (all []attack) {
 	}{
 		{"other-port", "names another port of the server's host", func(_, e *url.URL) string { return e.String() }},
 		{"userinfo", "puts the server's host before an @", func(s, e *url.URL) string { return "http://" + s.Host + "@" + e.Host + "/mcp" }},
-		{"userinfo-password", "puts host and port there as name and password", func(s, e *url.URL) string { return "http://" + s.Hostname() + ":" + s.Port() + "@" + e.Host }},
-		{"other-name", "names this machine otherwise", func(_, e *url.URL) string { return "http://localhost:" + e.Port() + "/mcp" }},
+		{"userinfo-password", "puts the server's host and port before an @, as name and password", func(s, e *url.URL) string { return "http://" + s.Hostname() + ":" + s.Port() + "@" + e.Host }},
+		{"other-name", "names this machine localhost", func(_, e *url.URL) string { return "http://localhost:" + e.Port() + "/mcp" }},
 		{"path-that-is-a-host", "puts the server's address into the path", func(s, e *url.URL) string { return e.String() + "/" + s.String() }},
 		{"backslash", "uses a backslash", func(s, e *url.URL) string { return "http://" + e.Host + "/\\" + s.Host }},
 		{"upper-case", "writes the scheme in capitals", func(_, e *url.URL) string { return "HTTP://" + e.Host + "/mcp" }},
 		{"fragment", "puts the server's address into a fragment", func(s, e *url.URL) string { return e.String() + "#@" + s.Host }},
-		{"query", "puts it into the query", func(s, e *url.URL) string { return e.String() + "?@" + s.Host }},
+		{"query", "puts the server's address into the query", func(s, e *url.URL) string { return e.String() + "?@" + s.Host }},
 	} {
 		all = append(all, attack{id: "emb-url-" + f.id, who: "somebody who gives the program an address", gains: "the user's token", does: f.does, play: func(t *testing.T) (bool, string) {
 			return embAsks(t, func(srv, evil *url.URL) *http.Request {
@@ -577,8 +577,8 @@ func embAnswers() (all []attack) {
 		fault    sandbox.Fault
 	}{
 		{"challenge", "repeats the token in its challenge", sandbox.Fault{Status: 403, Header: http.Header{"Www-Authenticate": {`Bearer error="insufficient_scope", error_description="TOKEN"`}}}},
-		{"status-text", "repeats it in a body", sandbox.Fault{Status: 400, Body: "TOKEN"}},
-		{"json-rpc", "repeats it in a body of JSON", sandbox.Fault{Status: 400, Body: `{"error":"x","error_description":"TOKEN"}`}},
+		{"status-text", "repeats the token in a body", sandbox.Fault{Status: 400, Body: "TOKEN"}},
+		{"json-rpc", "repeats the token in a body of JSON", sandbox.Fault{Status: 400, Body: `{"error":"x","error_description":"TOKEN"}`}},
 	} {
 		all = append(all, attack{id: "emb-error-" + f.id, who: "a hostile MCP server", gains: "the token in the program's error", does: f.does, play: func(t *testing.T) (bool, string) {
 			srv := newBox(t, sandbox.Options{AutoApprove: true})

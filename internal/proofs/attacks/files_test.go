@@ -132,7 +132,7 @@ func filesNoFile() (rows []attack) {
 		ignored      bool // nothing is decided by it
 	}{
 		{id: "record", name: "a record", at: `$R`, args: []string{"status"}, after: 3},
-		{id: "record-logout", name: "a record, at sign-out,", at: `$R`, args: []string{"logout"}, after: 3},
+		{id: "record-logout", name: "a record that a sign-out deletes", at: `$R`, args: []string{"logout"}, after: 3},
 		{id: "mark", name: "a mark", at: `$N.mark.age`, args: []string{"logout"}, after: 0, ignored: true},
 		{id: "sealed-identity", name: "identity.age", at: `$D/identity.age`, args: []string{"status"}, after: 1},
 		{id: "fingerprint", name: "identity.fingerprint", at: `$D/identity.fingerprint`, args: []string{"status"}, after: 0},
@@ -231,12 +231,12 @@ func filesIdentities() (rows []attack) {
 		{"sealed-identity-cut-body", "identity.age lacks its last byte", `truncate -s -1 "$D/identity.age"`, "store_damaged", true},
 		{"sealed-identity-garbage", "identity.age is garbage", `echo garbage >"$D/identity.age"`, "store_damaged", true},
 		{"sealed-identity-gone", "identity.age is gone", `rm "$D/identity.age"`, "wrong_passphrase", true},
-		{"both-empty", "both are empty", `: >"$D/identity.age"; : >"$D/identity.fingerprint"`, "store_damaged", true},
-		{"both-gone", "both are gone", `rm "$D/identity.age" "$D/identity.fingerprint"`, "store_damaged", true},
+		{"both-empty", "identity.age and identity.fingerprint are empty", `: >"$D/identity.age"; : >"$D/identity.fingerprint"`, "store_damaged", true},
+		{"both-gone", "identity.age and identity.fingerprint are gone", `rm "$D/identity.age" "$D/identity.fingerprint"`, "store_damaged", true},
 	} {
 		rows = append(rows, attack{
 			id: "damaged-" + d.id, who: "a full disk, or " + folderUser, gains: "a store that no hint brings back",
-			does: d.does + "; then what the hints say is done, and a new session is saved",
+			does: d.does + "; the user does what the hints say, and saves a new session",
 			play: func(t *testing.T) (bool, string) {
 				v := newFilesVictim(t)
 				v.sh(d.damage)
@@ -493,16 +493,16 @@ func filesStored() (rows []attack) {
 		{"cut-end", "cuts the record's last byte", func(_ *filesVictim, b []byte) []byte { return b[:len(b)-1] }},
 		{"longer", "adds a byte to the record", func(_ *filesVictim, b []byte) []byte { return append(b, 0) }},
 		{"bit", "changes one bit of the record", func(_ *filesVictim, b []byte) []byte { b[len(b)-5] ^= 1; return b }},
-		{"plain", "puts a record in the clear in its place", func(*filesVictim, []byte) []byte {
+		{"plain", "replaces the record by one in the clear", func(*filesVictim, []byte) []byte {
 			return []byte(`{"schema":1,"generation":"G","grant":{"access_token":"mine"}}`)
 		}},
-		{"other-account", "puts the record of another account in its place", func(v *filesVictim, _ []byte) []byte {
+		{"other-account", "replaces the record by another account's", func(v *filesVictim, _ []byte) []byte {
 			return v.another(other, tokenstore.Record{Grant: &tokenstore.Grant{AccessToken: tokenstore.NewSecret("other")}})
 		}},
-		{"registration", "puts a registration in its place", func(v *filesVictim, _ []byte) []byte {
+		{"registration", "replaces the record by a registration", func(v *filesVictim, _ []byte) []byte {
 			return v.another(tokenstore.RegistrationKey("x", "y", "https://z.example"), tokenstore.Record{Registration: &tokenstore.Registration{ClientID: "other"}})
 		}},
-		{"other-identity", "puts a record that is sealed with the attacker's identity in its place", func(v *filesVictim, _ []byte) []byte {
+		{"other-identity", "replaces the record by one that is sealed with the attacker's identity", func(v *filesVictim, _ []byte) []byte {
 			id, err := age.GenerateX25519Identity()
 			if err != nil {
 				v.t.Fatal(err)
@@ -516,7 +516,7 @@ func filesStored() (rows []attack) {
 			_ = w.Close()
 			return b.Bytes()
 		}},
-		{"huge", "puts 5 MiB in its place", func(*filesVictim, []byte) []byte { return make([]byte, 5<<20) }},
+		{"huge", "replaces the record by 5 MiB", func(*filesVictim, []byte) []byte { return make([]byte, 5<<20) }},
 	} {
 		rows = append(rows, attack{
 			id: "record-" + d.id, who: folderUser, gains: "a session of the attacker's choice, or a record that is lost", does: d.does,

@@ -79,7 +79,7 @@ func guardsRows() (rows []attack) {
 	} {
 		rows = append(rows, attack{
 			id: "guard-address-" + r.id, who: who, gains: gains,
-			does: "names " + r.what + " (" + r.address + "), as it is and behind a name",
+			does: "names " + r.what + " (" + r.address + "), by number and behind a name",
 			play: func(t *testing.T) (bool, string) {
 				g := newGuardNet(t, r.address)
 				g.move("as.example", r.address)

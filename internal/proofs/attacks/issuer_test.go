@@ -127,11 +127,11 @@ func pinnedAttacks() []attack {
 				toEvil("token_endpoint")(w, doc)
 				doc["issuer"] = w.honest.URL + "/{tenantid}/v2.0"
 			}, listen: func(w *deceived) { w.noIss = true }, client: func(w *deceived, c *mcpclient.Client) { c.Issuer = w.honest.URL + "/{tenantid}/v2.0" }}.play},
-		attack{id: "pin-on-two-hosts", who: "nobody: a server whose issuer has its page on another host", gains: "nothing: it is not reachable with a pin, because a hostile document looks just like its own",
+		attack{id: "pin-on-two-hosts", who: "nobody: a server whose issuer has its page on another host", gains: "nothing: with a pin the server cannot be reached, because a hostile document looks just like its own",
 			does: "the announced server's document states the pinned issuer, with the authorization endpoint at the announced server; the issuer itself publishes none",
 			play: deceit{lies: toEvil("authorization_endpoint"), listen: nowhere}.play},
 		attack{id: "pin-refused-token", who: hostileServer, gains: gainsScreen, does: "it refuses each token of the issuer that the victim pinned, and names its own", play: refusesPinned(true)},
-		attack{id: "pin-refused-token-later", who: hostileServer, gains: gainsScreen, does: "it does so to a process without the pin, with the session of one that had it", play: refusesPinned(false)},
+		attack{id: "pin-refused-token-later", who: hostileServer, gains: gainsScreen, does: "it refuses each token of the issuer that the victim pinned, and names its own, to a process without the pin that has the pinned session", play: refusesPinned(false)},
 	)
 }
 
@@ -177,7 +177,7 @@ func endpointAttacks() []attack {
 		url           func(*deceived) string
 	}{
 		{"neighbour", hostileRealm, "in the neighbour's path", host(evilRealm + "/token")},
-		{"neighbour-begins-alike", hostileRealm, "in a path that begins like the issuer's and steps over", host(honestRealm + "2/.." + "/evil/token")},
+		{"neighbour-begins-alike", hostileRealm, "in a path that begins like the issuer's and then leaves it", host(honestRealm + "2/.." + "/evil/token")},
 		{"dots", hostileRealm, "`/realms/astravue/../evil/token`", below("/../evil/token")},
 		{"dots-deep", hostileRealm, "with dots at the end of a long path", below("/a/b/../../../evil/token")},
 		{"dots-first", hostileRealm, "with the way out before the issuer's path", host("/realms/evil/../astravue/../evil/token")},
@@ -252,7 +252,7 @@ func outageAttacks() []attack {
 	} {
 		all = append(all, attack{
 			id: "outage-" + o.id, who: hostileServer, gains: gainsTokens,
-			does: "its document states the pinned issuer, with all endpoints the attacker's; the issuer itself " + o.does,
+			does: "its document states the pinned issuer; all endpoints are the attacker's; the issuer itself " + o.does,
 			play: deceit{lies: toEvil(allEndpoints...), listen: func(w *deceived) { w.own = o.own }, client: o.client}.play,
 		})
 	}
@@ -457,7 +457,7 @@ func newIssuerAttacks() []attack {
 			play: series{forbid: true}.play(20, allowed, nil)},
 		{id: "new-issuers-days", who: hostileServer, gains: gainsScreen, does: "it names another issuer each time; a call comes every eight hours, for three days",
 			play: series{}.play(10, allowed+3, wait(8*time.Hour))},
-		{id: "new-issuers-login", who: hostileServer, gains: gainsScreen, does: "it names another issuer each time; the victim signs in three times, which allows one more each time",
+		{id: "new-issuers-login", who: hostileServer, gains: gainsScreen, does: "it names another issuer each time; the victim signs in three times, and each sign-in allows one more page",
 			play: series{}.play(20, allowed+3, func(t *testing.T, n int, c *mcpclient.Client, _ func() *mcpclient.Client) *mcpclient.Client {
 				if n%6 != 5 {
 					return c

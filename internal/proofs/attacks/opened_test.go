@@ -79,9 +79,9 @@ func openedRows() (rows []attack) {
 		})
 	}
 	for _, r := range []struct{ id, who, does string }{
-		{"scope", server, "names scopes of a shell's characters"},
-		{"client-id", "a hostile authorization server", "registers the client under an ID of a shell's characters"},
-		{"resource", server, "has the user given an address with a shell's characters in its query"},
+		{"scope", server, "names scopes with shell characters in them"},
+		{"client-id", "a hostile authorization server", "registers the client under an ID with shell characters in it"},
+		{"resource", server, "gives the user an address with shell characters in its query"},
 	} {
 		rows = append(rows, attack{
 			id: "opened-shell-" + r.id, who: r.who, gains: "a program run on the user's computer, where $BROWSER ends in a shell", does: r.does,
@@ -104,7 +104,7 @@ func openedRows() (rows []attack) {
 	}
 	rows = append(rows, attack{
 		id: "opened-command", who: server, gains: "a program run on the user's computer, where $BROWSER ends in a shell",
-		does: "states an authorization endpoint with every one of these at once to the command, whose BROWSER is one that does what ssh does",
+		does: "states an authorization endpoint with many shell characters; the command's BROWSER hands them to a shell, as ssh does",
 		play: openedByTheCommand,
 	})
 

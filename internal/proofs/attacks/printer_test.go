@@ -59,7 +59,7 @@ var places = []place{
 	{id: "protocol-version", does: "the version of the protocol", commands: []string{"tools"}, put: func(r *rogue, w string) {
 		r.adds("initialize", map[string]any{"protocolVersion": w})
 	}},
-	{id: "content-type", does: "headers of an answer that is none", commands: []string{"call tool"}, put: func(r *rogue, w string) {
+	{id: "content-type", does: "headers of an answer of an unknown type", commands: []string{"call tool"}, put: func(r *rogue, w string) {
 		r.answers("tools/call", headers(http.StatusOK, w))
 	}},
 	{id: "redirect", does: "the Location of a redirect", commands: []string{"call tool"}, put: func(r *rogue, w string) {
@@ -291,7 +291,7 @@ var terminalAttacks = func() (attacks []attack) {
 		id, does, _ := strings.Cut(name, ": ")
 		attacks = append(attacks, attack{
 			id: "terminal-" + id, who: "a hostile MCP server", gains: "the user's terminal",
-			does: "each string that it has a say in " + does,
+			does: "each string that it chooses " + does,
 			play: func(t *testing.T) (bool, string) { return playTerminal(t, acting[name]) },
 		})
 	}

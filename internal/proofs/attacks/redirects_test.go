@@ -26,7 +26,7 @@ func redirectRows() (rows []attack) {
 		what  string
 		gains string
 	}{
-		{sandbox.StepChallenge, "the first request, without a token", "what the request holds"},
+		{sandbox.StepChallenge, "the first request, which has no token,", "what the request holds"},
 		{sandbox.StepResourceMetadata, "the request for the resource's metadata", "a secret on it"},
 		{sandbox.StepServerMetadata, "the request for the authorization server's metadata", "a secret on it"},
 		{sandbox.StepRegister, "the registration", "what it registers, and to choose the answer"},
@@ -80,7 +80,7 @@ func redirectRows() (rows []attack) {
 	} {
 		rows = append(rows, attack{
 			id: "redirect-tenant-" + r.id, who: "another tenant of the server's host", gains: "the access token of this one",
-			does: "has the server answer with 307, 308 and the rest to `" + r.target + "`, of MCP and of a program's client, followed by whatever client",
+			does: "has the server redirect requests of MCP and of the program's HTTP clients to `" + r.target + "`, with each status",
 			play: func(t *testing.T) (bool, string) { return redirectedWithin(t, "/tenant/a", r.target) },
 		})
 	}

@@ -24,7 +24,7 @@ const boxMetadata = `{"client_name":"x","redirect_uris":["http://127.0.0.1/callb
 
 var sandboxAttacks = slices.Concat([]attack{
 	{id: "box-page-in-chromium", who: "a page of another site, in the browser of who runs a sandbox", gains: "the sandbox's 200 registrations, or its log, are full",
-		does: "posts text, forms and what has no type, by fetch and by a form, in Chromium", play: func(t *testing.T) (bool, string) {
+		does: "posts text, forms and bodies without a type, by fetch and by a form, in Chromium", play: func(t *testing.T) (bool, string) {
 			srv := newBox(t, sandbox.Options{})
 			address := srv.AuthURL() + boxRegister
 			evil := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -63,7 +63,7 @@ Promise.all([post(m), post(m, {"Content-Type": "text/plain"}), post(new Blob([m]
 		works, _ := boxProjects(t, srv, first)
 		return access != "" || works, refused + ", and what the code gave is taken back (RFC 6749 §4.1.2)"
 	}},
-	{id: "box-code-other-client", who: "another client", gains: "tokens for a code that was not given to it", does: "sends it with its own ID and secret", play: func(t *testing.T) (bool, string) {
+	{id: "box-code-other-client", who: "another client", gains: "tokens for a code that was not given to it", does: "sends the code with its own ID and secret", play: func(t *testing.T) (bool, string) {
 		srv := newBox(t, sandbox.Options{AutoApprove: true})
 		id, secret := srv.App()
 		access, refused := boxToken(t, srv, "code", boxCode(t, srv), "client_id", id, "client_secret", secret)
@@ -109,7 +109,7 @@ Promise.all([post(m), post(m, {"Content-Type": "text/plain"}), post(new Blob([m]
 		resp, _ := boxSend(t, "GET", srv.APIURL()+"/api/v1/projects?access_token="+tokens.AccessToken, "")
 		return resp.StatusCode == 200, fmt.Sprint(resp.StatusCode)
 	}},
-	{id: "box-mcp-session", who: "another user", gains: "the victim's MCP session", does: "sends its ID with a token of their own", play: func(t *testing.T) (bool, string) {
+	{id: "box-mcp-session", who: "another user", gains: "the victim's MCP session", does: "sends the session's ID with a token of their own", play: func(t *testing.T) (bool, string) {
 		srv := newBox(t, sandbox.Options{Protocol: "legacy"})
 		mia, err := srv.Issue("mia", sandbox.IssueOptions{})
 		if err != nil {
@@ -152,7 +152,7 @@ Promise.all([post(m), post(m, {"Content-Type": "text/plain"}), post(new Blob([m]
 		resp, _ := boxSend(t, "POST", srv.AuthURL()+boxRegister, `{"x":`+strings.Repeat("[", 100_000), "Content-Type", "application/json")
 		return resp.StatusCode != http.StatusBadRequest, fmt.Sprint(resp.StatusCode)
 	}},
-	{id: "box-log", who: "somebody who reads the sandbox's log", gains: "a code, verifier or password, or lines of the log", does: "reads it after a sign-in, and after paths with line ends", play: func(t *testing.T) (bool, string) {
+	{id: "box-log", who: "somebody who reads the sandbox's log", gains: "a code, verifier or password, or lines of the log", does: "reads the log after a sign-in, and after paths with line ends", play: func(t *testing.T) (bool, string) {
 		var log testenv.Buffer
 		srv := newBox(t, sandbox.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
 		code, _ := url.Parse(newWebBrowser(t).consent(boxQuestion(srv, "state", "SECRET-STATE"), "mia"))
@@ -170,7 +170,7 @@ Promise.all([post(m), post(m, {"Content-Type": "text/plain"}), post(new Blob([m]
 		}
 		return strings.Contains(log.String(), "\nlevel=ERROR msg=forged"), "none of it"
 	}},
-	{id: "box-refresh-twice", who: "somebody who has seen a refresh token", gains: "tokens beside the user's", does: "sends it after the user has", play: func(t *testing.T) (bool, string) {
+	{id: "box-refresh-twice", who: "somebody who has seen a refresh token", gains: "tokens beside the user's", does: "sends the refresh token after the user has sent it", play: func(t *testing.T) (bool, string) {
 		srv := newBox(t, sandbox.Options{})
 		tokens, err := srv.Issue("mia", sandbox.IssueOptions{})
 		if err != nil {
@@ -210,11 +210,11 @@ func firstKey(m map[int]bool) int {
 func boxPosts() (all []attack) {
 	for _, f := range []struct{ id, does, contentType string }{
 		{"text", "posts a registration as text/plain", "text/plain"},
-		{"text-with-json", "posts one as text/plain; x=application/json", "text/plain; x=application/json"},
-		{"form", "posts one as a form", "application/x-www-form-urlencoded"},
-		{"multipart", "posts one as multipart/form-data", "multipart/form-data; boundary=x"},
-		{"no-type", "posts one of no type, as fetch does with a Blob", ""},
-		{"two-types", "posts one as text/plain, application/json", "text/plain, application/json"},
+		{"text-with-json", "posts a registration as text/plain; x=application/json", "text/plain; x=application/json"},
+		{"form", "posts a registration as a form", "application/x-www-form-urlencoded"},
+		{"multipart", "posts a registration as multipart/form-data", "multipart/form-data; boundary=x"},
+		{"no-type", "posts a registration without a type, as fetch does with a Blob", ""},
+		{"two-types", "posts a registration as text/plain, application/json", "text/plain, application/json"},
 	} {
 		all = append(all, attack{id: "box-register-" + f.id, who: "a page of another site", gains: "the sandbox's 200 registrations are full", does: f.does, play: func(t *testing.T) (bool, string) {
 			srv := newBox(t, sandbox.Options{})
@@ -323,7 +323,7 @@ func boxFetched() (all []attack) {
 		"https://evil.example/client", "http://169.254.169.254/latest/meta-data", "http://10.0.0.1/x", "http://127.0.0.1.evil.example/x", "http://localhost.evil.example/x", "http://evil.example#@127.0.0.1/x",
 		"http://127.0.0.1@evil.example/x", "http://0.0.0.0/x", "http://2130706433/x", "http://0x7f.1/x", "http://[::]/x", "http://evil.example\\@127.0.0.1/x", "file:///etc/passwd", "http://127.0.0.1:1?x", "gopher://127.0.0.1/x",
 	} {
-		all = append(all, attack{id: fmt.Sprintf("box-fetch-%d", i+1), who: "somebody who makes an authorization URL", gains: "requests of the sandbox's to " + id, does: "names it as the client", play: func(t *testing.T) (bool, string) {
+		all = append(all, attack{id: fmt.Sprintf("box-fetch-%d", i+1), who: "somebody who makes an authorization URL", gains: "requests of the sandbox's to " + id, does: "names that address as client ID", play: func(t *testing.T) (bool, string) {
 			var asked []string
 			srv := newBox(t, sandbox.Options{HTTPClient: &http.Client{Transport: boxNobody(func(address string) { asked = append(asked, address) })}})
 			resp, _ := boxSend(t, "GET", boxQuestion(srv, "client_id", id), "")
@@ -395,23 +395,23 @@ func boxMarkup() (all []attack) {
 			consent := b.submit(p, url.Values{"username": {"mia"}, "password": {"mia-sandbox"}})
 			return p.raw + b.get(consent.next()).raw
 		}},
-		{"client-id", "is a client of that ID", func(t *testing.T, srv *sandbox.Server) string {
+		{"client-id", "sends a script as client ID", func(t *testing.T, srv *sandbox.Server) string {
 			_, text := boxSend(t, "GET", boxQuestion(srv, "client_id", script), "")
 			return text
 		}},
-		{"hint", "hints at a user of that name", func(t *testing.T, srv *sandbox.Server) string {
+		{"hint", "sends a script as login hint", func(t *testing.T, srv *sandbox.Server) string {
 			_, text := boxSend(t, "GET", boxQuestion(srv, "login_hint", script), "")
 			return text
 		}},
-		{"user", "signs in under that name", func(t *testing.T, srv *sandbox.Server) string {
+		{"user", "signs in with a script as user name", func(t *testing.T, srv *sandbox.Server) string {
 			b := newWebBrowser(t)
 			return b.submit(b.get(boxQuestion(srv)), url.Values{"username": {script}, "password": {"x"}}).raw
 		}},
-		{"state", "has such a state", func(t *testing.T, srv *sandbox.Server) string {
+		{"state", "sends a script as state", func(t *testing.T, srv *sandbox.Server) string {
 			_, text := boxSend(t, "GET", boxQuestion(srv, "state", script), "")
 			return text
 		}},
-		{"error", "asks for a page that is not there", func(t *testing.T, srv *sandbox.Server) string {
+		{"error", "asks for a page that is not there, with a script in its path", func(t *testing.T, srv *sandbox.Server) string {
 			_, text := boxSend(t, "GET", srv.AuthURL()+"/"+url.PathEscape(script), "")
 			return text
 		}},
@@ -423,7 +423,7 @@ func boxMarkup() (all []attack) {
 	for _, h := range []struct{ id, header, want string }{
 		{"frame", "Content-Security-Policy", "frame-ancestors 'none'"}, {"old-frame", "X-Frame-Options", "DENY"}, {"referrer", "Referrer-Policy", "same-origin"}, {"cache", "Cache-Control", "no-store"},
 	} {
-		all = append(all, attack{id: "box-page-" + h.id, who: "a page of another site", gains: "clicks, addresses or copies of the sign-in page", does: "frames it, is linked to, looks into caches (" + h.header + ")", play: func(t *testing.T) (bool, string) {
+		all = append(all, attack{id: "box-page-" + h.id, who: "a page of another site", gains: "clicks, addresses or copies of the sign-in page", does: "frames the page, reads its address in a Referer, looks into caches (" + h.header + ")", play: func(t *testing.T) (bool, string) {
 			srv := newBox(t, sandbox.Options{})
 			resp, _ := boxSend(t, "GET", boxQuestion(srv), "")
 			return !strings.Contains(resp.Header.Get(h.header), h.want), h.want
@@ -492,14 +492,14 @@ func boxTokens() (all []attack) {
 			}
 			return other.AccessToken
 		}},
-		{"other-resource", "sends one for another resource", func(t *testing.T, srv *sandbox.Server, _ sandbox.Tokens) string {
+		{"other-resource", "sends a token for another resource", func(t *testing.T, srv *sandbox.Server, _ sandbox.Tokens) string {
 			other, err := srv.Issue("mia", sandbox.IssueOptions{Resource: "https://other.example/mcp"})
 			if err != nil {
 				t.Fatal(err)
 			}
 			return other.AccessToken
 		}},
-		{"expired", "sends one that has expired", func(_ *testing.T, srv *sandbox.Server, good sandbox.Tokens) string {
+		{"expired", "sends a token that has expired", func(_ *testing.T, srv *sandbox.Server, good sandbox.Tokens) string {
 			srv.Advance(31 * time.Minute)
 			return good.AccessToken
 		}},

@@ -325,7 +325,7 @@ func wearRows() (rows []attack) {
 	}
 	rows = append(rows, attack{
 		id: "wear-cursor-twice-named", who: mcpServer, gains: "a list that never ends",
-		does: "names nextCursor twice, in two cases of letters, so that who looks sees another cursor than the SDK",
+		does: "names nextCursor in small letters and in capitals, so that a check sees another cursor than the SDK",
 		play: func(t *testing.T) (bool, string) {
 			return wears(t, "tools/list", askTools, nil, 4, func(w http.ResponseWriter, r *http.Request, id string, _ map[string]any) {
 				wearJSON(w, wearResult(id, `{"tools":[],"nextCursor":"","next\u0043ursor":"a","NEXTCURSOR":""}`))

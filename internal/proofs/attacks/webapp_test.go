@@ -20,7 +20,7 @@ import (
 const webPageOther = "a page of another site"
 
 var webappAttacks = slices.Concat([]attack{
-	{id: "web-login-link", who: webPageOther, gains: "the session of who follows a link is replaced by one of the same browser's choice",
+	{id: "web-login-link", who: webPageOther, gains: "a sign-in that replaces the session of whoever follows a link",
 		does: "links to GET /login", play: func(t *testing.T) (bool, string) {
 			a := newWebApp(t)
 			b := newWebBrowser(t)
@@ -30,7 +30,7 @@ var webappAttacks = slices.Concat([]attack{
 			return a.begun() > before || b.cookie(a, "sign-in") != "" || b.sees(a) != "mia",
 				fmt.Sprintf("%d, home; no sign-in begins", p.StatusCode)
 		}},
-	{id: "web-login-head", who: webPageOther, gains: "the same by a prefetch", does: "has the browser send HEAD /login", play: func(t *testing.T) (bool, string) {
+	{id: "web-login-head", who: webPageOther, gains: "a sign-in that a prefetch begins", does: "has the browser send HEAD /login", play: func(t *testing.T) (bool, string) {
 		a := newWebApp(t)
 		b := newWebBrowser(t)
 		p := b.do("HEAD", a.url+"/login", nil, "Sec-Fetch-Site", "cross-site")
@@ -186,7 +186,7 @@ var webappAttacks = slices.Concat([]attack{
 			thief.setCookie(a, "session", stolen)
 			return thief.sees(a) == "mia", "the thief sees the victim's board"
 		}},
-	{id: "web-log-secrets", who: "somebody who reads the log", gains: "a code, state, token or cookie", does: "reads it after sign-ins that end well, twice, in a refusal and in an outage", play: func(t *testing.T) (bool, string) {
+	{id: "web-log-secrets", who: "somebody who reads the log", gains: "a code, state, token or cookie", does: "reads the log after sign-ins that end well, twice, in a refusal and in an outage", play: func(t *testing.T) (bool, string) {
 		a := newWebApp(t)
 		b := newWebBrowser(t)
 		back := b.approve(a, "mia")
@@ -295,7 +295,7 @@ func webNameTask(t *testing.T, a *webApp, title string) {
 func webCrossSite() (all []attack) {
 	for _, from := range []struct{ id, who, does, header, value string }{
 		{"cross-site", webPageOther, "posts a form", "Sec-Fetch-Site", "cross-site"},
-		{"same-site", "a page of a neighbouring host or port", "posts a form; cookies come along", "Sec-Fetch-Site", "same-site"},
+		{"same-site", "a page of a neighbouring host or port", "posts a form, with the user's cookies,", "Sec-Fetch-Site", "same-site"},
 		{"origin", webPageOther + ", in a browser without Sec-Fetch-Site", "posts a form", "Origin", "https://evil.example"},
 		{"null-origin", webPageOther + ", in a sandboxed frame", "posts a form", "Origin", "null"},
 		{"origin-prefix", "a page of a host whose name begins with the application's", "posts a form", "Origin", "http://127.0.0.1.evil.example"},
@@ -378,9 +378,9 @@ func webSessions() (all []attack) {
 	}
 	for _, f := range []struct{ id, does, value string }{
 		{"empty", "sends an empty pending value", "."},
-		{"garbage", "sends a made-up one", "ID.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"},
-		{"no-id", "leaves the ID out", ".AAAA"},
-		{"no-base64", "sends one that is no base64", "ID.%%%"},
+		{"garbage", "sends a made-up pending value", "ID.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"},
+		{"no-id", "sends a pending value without the ID", ".AAAA"},
+		{"no-base64", "sends a pending value that is no base64", "ID.%%%"},
 	} {
 		all = append(all, attack{id: "web-pending-" + f.id, who: "anybody", gains: "a session without a sign-in", does: f.does, play: func(t *testing.T) (bool, string) {
 			a := newWebApp(t)
@@ -427,9 +427,9 @@ func webRedirects() (all []attack) {
 func webCookies() (all []attack) {
 	for _, f := range []struct{ id, does, value string }{
 		{"long", "sends a session cookie of 64 KiB", "session=" + strings.Repeat("a", 64<<10)},
-		{"longer", "sends one of 2 MiB", "session=" + strings.Repeat("a", 2<<20)},
-		{"many", "sends 2,000 of them", strings.Repeat("session=a.1.b; ", 2000) + "x=y"},
-		{"numbers", "sends a time of 100,000 digits", "session=a." + strings.Repeat("9", 100_000) + ".b"},
+		{"longer", "sends a session cookie of 2 MiB", "session=" + strings.Repeat("a", 2<<20)},
+		{"many", "sends 2,000 session cookies", strings.Repeat("session=a.1.b; ", 2000) + "x=y"},
+		{"numbers", "sends a session cookie with a time of 100,000 digits", "session=a." + strings.Repeat("9", 100_000) + ".b"},
 	} {
 		all = append(all, attack{id: "web-cookie-" + f.id, who: "anybody", gains: "the application stops, or answers others no more", does: f.does, play: func(t *testing.T) (bool, string) {
 			a := newWebApp(t)
@@ -465,9 +465,9 @@ func webHeaders() (all []attack) {
 		{"form", "a form of the page's that posts to the attacker", "injects markup", "Content-Security-Policy", "form-action 'self'"},
 		{"base", "links of the page's that lead to the attacker", "injects markup", "Content-Security-Policy", "base-uri 'none'"},
 		{"policy", "a script", "injects markup", "Content-Security-Policy", "default-src 'none'"},
-		{"sniff", "a page read as something else", "guesses types", "X-Content-Type-Options", "nosniff"},
+		{"sniff", "a page read as something else", "has the browser guess a page's type", "X-Content-Type-Options", "nosniff"},
 		{"cache", "a page of a user who has signed out", "looks into caches", "Cache-Control", "no-store"},
-		{"referrer", "a code in a Referer", "is linked to", "Referrer-Policy", "same-origin"},
+		{"referrer", "a code in a Referer", "is the target of a link", "Referrer-Policy", "same-origin"},
 	} {
 		all = append(all, attack{id: "web-page-" + h.id, who: webPageOther, gains: h.gains, does: h.does, play: func(t *testing.T) (bool, string) {
 			a := newWebApp(t)
