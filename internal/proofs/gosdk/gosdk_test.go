@@ -46,11 +46,11 @@ var rows = []row{
 	{"HTML where server metadata should be",
 		"The well-known addresses are tried in order (MCP, Authorization Server Metadata Discovery).", htmlMetadata},
 	{"error 500 where server metadata should be",
-		"The same.", brokenMetadata},
+		"The well-known addresses are tried in order (MCP, Authorization Server Metadata Discovery).", brokenMetadata},
 	{"a server that does not list S256",
 		"A client that can use S256 uses it, and refuses where metadata does not say that PKCE is supported (MCP, Authorization Code Protection).", plainOnly},
 	{"a server without any metadata",
-		"The same: there is nothing that says so.", noMetadata},
+		"A client refuses where metadata does not say that PKCE is supported, and so without metadata (MCP, Authorization Code Protection).", noMetadata},
 	{"an authorization endpoint that is a file",
 		"Authorization URLs are https, or http on loopback; `file:` is rejected (MCP Security Best Practices, OAuth Authorization URL Validation).", fileURL},
 	{"a public server that names an authorization server on this computer",
@@ -92,7 +92,7 @@ var rows = []row{
 	{"a renewed token that cannot be saved",
 		"The new refresh token replaces the old one (RFC 6749 §6); a spent one ends the session (RFC 9700 §4.14.2).", notSaved},
 	{"two processes renew one session",
-		"The same.", twoProcesses},
+		"The new refresh token replaces the old one (RFC 6749 §6); a spent one ends the session (RFC 9700 §4.14.2).", twoProcesses},
 
 	// Scopes and refusals.
 	{"more scopes for a restored session",
@@ -110,7 +110,7 @@ var rows = []row{
 	{"a redirect to another port",
 		"A token goes to the server that it is for (MCP, Token Handling; MCP Security Best Practices, Validate Redirect Targets).", redirectedElsewhere},
 	{"a redirect from https to http",
-		"The same; tokens are never sent in the clear (RFC 6750 §5.3).", redirectedToHTTP},
+		"A token goes to the server that it is for (MCP, Token Handling); tokens are never sent in the clear (RFC 6750 §5.3).", redirectedToHTTP},
 }
 
 func TestGoSDK(t *testing.T) {
@@ -152,7 +152,7 @@ func TestGoSDK(t *testing.T) {
 	testenv.Keep(t, "results.md", intro+table, *update)
 }
 
-const intro = "The same scenario against the same server, once with the `auth.AuthorizationCodeHandler` of the go-sdk under its\n" +
+const intro = "Each scenario is played twice against one server, once with the `auth.AuthorizationCodeHandler` of the go-sdk under its\n" +
 	"`mcp.StreamableClientTransport`, saving sessions as the SDK's example of persistence does, and once with\n" +
 	"`mcpclient.Client`. What a program may add to the handler by code of its own (`NewTokenSource`, `ScopeFilter`,\n" +
 	"`Client`) is not counted. \"MCP\" is the specification of 2026-07-28, unless another revision is named.\n\n"

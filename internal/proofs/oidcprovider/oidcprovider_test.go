@@ -56,8 +56,8 @@ var rows = []row{
 	{"ResourceLostAtRefresh", 0, "`resource` is lost on the way of a refresh", testenv.OIDCConfig{AccessTTL: shortLife}, resourceLost},
 
 	{"OfflineOnlyNotAsked", 0, "refresh tokens for `offline_access` only, which is not asked for", testenv.OIDCConfig{AccessTTL: shortLife, OfflineOnly: true}, offlineNotAsked},
-	{"OfflineOnlyAsked", 0, "the same, and it is asked for", testenv.OIDCConfig{AccessTTL: shortLife, OfflineOnly: true}, offlineAsked},
-	{"OfflineOnlyWithoutPrompt", 0, "the same, and `prompt=consent` is lost on the way", testenv.OIDCConfig{AccessTTL: shortLife, OfflineOnly: true}, offlineWithoutPrompt},
+	{"OfflineOnlyAsked", 0, "refresh tokens for `offline_access` only, which is asked for", testenv.OIDCConfig{AccessTTL: shortLife, OfflineOnly: true}, offlineAsked},
+	{"OfflineOnlyWithoutPrompt", 0, "refresh tokens for `offline_access` only, and `prompt=consent` is lost on the way", testenv.OIDCConfig{AccessTTL: shortLife, OfflineOnly: true}, offlineWithoutPrompt},
 
 	{"RegistrationNoneAndSecret", 0, "a registration is answered with method `none` and a secret", testenv.OIDCConfig{AccessTTL: shortLife}, noneAndSecret},
 	{"RegistrationOff", 0, "registration is off", testenv.OIDCConfig{NoRegistration: true}, registrationOff},
