@@ -72,7 +72,7 @@ func (n notice) String() string {
 	return line(n.ID, "unread", n.Text)
 }
 
-// The arguments of the tools of this file.
+// The arguments of the tools in this file.
 type (
 	taskPage struct {
 		paging
@@ -88,7 +88,8 @@ type (
 	}
 )
 
-// addDetails adds what hangs on tasks, and notifications and mentions.
+// addDetails adds the tools for comments, subtasks, checklists, notifications and
+// mentions.
 func (s server) addDetails() {
 	w := s.w
 	addList(s, "list_task_comments", "Lists the comments of a project task, oldest first.", &w.comments, false,
@@ -138,8 +139,9 @@ func (s server) addDetails() {
 	}
 }
 
-// say adds a comment, tells the assignee, and mentions whoever is named with @.
-// A comment is read by those it concerns if it is more than two days old.
+// say adds a comment, a notification for the assignee, and a mention for each user
+// named with @. The seed has old comments: their notices are marked as read if they
+// are more than two days old.
 func (w *Workspace) say(t projectTask, author, body string, at, now time.Time) {
 	m := w.comments.put(comment{w.comments.next(), t.ID, author, body, at})
 	n := notice{ActorID: author, TaskID: t.ID, CommentID: m.ID, Read: now.Sub(at) > 48*time.Hour, CreatedAt: at}

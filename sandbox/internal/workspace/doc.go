@@ -4,14 +4,14 @@
 // spaces, projects, project and personal tasks, timers and timesheets, comments,
 // subtasks, checklists, notifications and mentions.
 //
-// [Workspace.MCPServer] offers them as MCP tools, [Workspace.API] offers two of them
-// as REST routes. Both ask their caller who the user is. The rules about what a user
-// may see and do are in one file, rules.go.
+// [Workspace.MCPServer] offers them as MCP tools. [Workspace.API] offers projects as
+// two REST routes. Both ask their caller who the user is. rules.go says which rows a
+// user sees, and which of them he or she may change.
 //
-// The first content depends only on the time: equal times give equal workspaces.
-// Identifiers do not depend on the time. Times are UTC in whole seconds, durations
-// are in seconds.
+// The first content depends on the time alone: two workspaces that are made at one
+// time are equal. Identifiers do not depend on the time. Times are UTC in whole
+// seconds; durations are in seconds.
 //
-// The package does not authenticate, knows no tokens, keeps nothing on disk, and
-// its tool names are its own: Astravue's may differ.
+// The package authenticates nobody and keeps nothing on disk. Its tool names are
+// made up: Astravue's may differ.
 package workspace

@@ -10,7 +10,7 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 )
 
-// overview is the resource that tells a client where it is.
+// overview is the resource astravue://workspace: the company, its people and the user.
 type overview struct {
 	Company string    `json:"company"`
 	Time    time.Time `json:"time"`
@@ -19,7 +19,7 @@ type overview struct {
 	Spaces  []space   `json:"spaces"`
 }
 
-// projectView is a project as a resource.
+// projectView is the resource of a project: the project and its tasks.
 type projectView struct {
 	project
 	Tasks []projectTask `json:"tasks"`
@@ -43,8 +43,8 @@ const (
 
 // addResources adds the overview, the rules, and each project.
 func (s server) addResources() {
-	// read serves what f returns: a string as it is, anything else as JSON. What f
-	// does not find is not found.
+	// read returns a handler that serves f's result: a string as it is, another type
+	// as JSON. An error of f is answered with "resource not found".
 	read := func(mime string, f func(c *call, uri string) (any, error)) mcp.ResourceHandler {
 		return func(ctx context.Context, req *mcp.ReadResourceRequest) (res *mcp.ReadResourceResult, err error) {
 			uri := req.Params.URI
@@ -63,7 +63,7 @@ func (s server) addResources() {
 				}
 				res = &mcp.ReadResourceResult{
 					Contents:  []*mcp.ResourceContents{{URI: uri, MIMEType: mime, Text: text}},
-					Cacheable: mcp.Cacheable{CacheScope: "private"}, // what one user sees is not for another
+					Cacheable: mcp.Cacheable{CacheScope: "private"}, // a shared cache would show it to other users
 				}
 				return nil
 			})
@@ -86,7 +86,8 @@ func (s server) addResources() {
 		}))
 }
 
-// addPrompts adds the prompts. Each carries the data that it is about.
+// addPrompts adds the prompts. Each text holds the data that it is about, so that a
+// model needs no tool call to answer.
 func (s server) addPrompts() {
 	prompt := func(p *mcp.Prompt, f func(c *call, args map[string]string) (string, error)) {
 		s.AddPrompt(p, func(ctx context.Context, req *mcp.GetPromptRequest) (res *mcp.GetPromptResult, err error) {

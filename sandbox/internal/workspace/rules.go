@@ -6,7 +6,8 @@ import (
 	"slices"
 )
 
-// rules says in words what the rest of this file does. It is served as a resource.
+// rules is the resource astravue://rules. It describes the rest of this file to
+// models and people.
 const rules = `# What each role sees and may do
 
 - The owner and the admins see every space and project. A member sees the projects of which he or she is a member, and
@@ -22,12 +23,13 @@ const rules = `# What each role sees and may do
 - Notifications and mentions belong to one user.
 `
 
-// need says who may do something to what he or she sees.
+// A need is the least standing that a user must have to change a row that he or she
+// sees.
 type need int
 
 const (
 	everyone need = iota
-	own           // whose it is; the owner and the admins
+	own           // the row's user, the owner and the admins
 	admins        // the owner and the admins
 	owners        // the owner
 )
@@ -42,7 +44,8 @@ var needs = map[string]map[string]need{
 	"timer":         {create: everyone, update: own, remove: own},
 }
 
-// may refuses verb on a noun. mine says whether the thing is the user's own.
+// may returns an error unless the user may do verb to a noun. mine says whether the
+// row is the user's own.
 func (c *call) may(verb, noun string, mine bool) error {
 	n := needs[noun][verb]
 	switch {
@@ -83,7 +86,8 @@ func (c *call) ownsTask(t projectTask) bool {
 	return t.AssigneeID == c.user.ID || t.CreatedBy == c.user.ID
 }
 
-// whose returns the user whose time is asked for, "me" being the caller.
+// whose resolves the argument user of a report: "me" is the caller. It returns an
+// error if the caller may not read that user's time.
 func (c *call) whose(user string) (string, error) {
 	switch {
 	case user == "me" || user == c.user.ID:
@@ -98,7 +102,8 @@ func (c *call) whose(user string) (string, error) {
 
 var errNobody = errors.New("the request is made by no user of this workspace")
 
-// find returns a row that the user sees.
+// find returns the row id of t. Hidden and missing rows have one error, so that it
+// does not tell them apart.
 func find[T row](t *table[T], noun, id string, sees func(T) bool) (T, error) {
 	r, ok := t.get(id)
 	if !ok || !sees(r) {

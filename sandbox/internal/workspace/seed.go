@@ -6,17 +6,17 @@ import (
 	"time"
 )
 
-// A seedTask is a task of the seed. Days are from today; negative is past, 0 is none.
+// A seedTask is a task that every workspace begins with.
 type seedTask struct {
 	title    name
 	assignee string
 	status   progress
 	priority priority
-	due      int
-	hours    int
+	due      int // days from today, negative in the past, 0 for none
+	hours    int // estimated work
 	about    prose
-	subtasks string // "x " before those that are done, "; " between
-	comments string // "user: text", "; " between
+	subtasks string // "x " before each that is done, "; " between two
+	comments string // "user: text", "; " between two
 }
 
 type seedProject struct {
@@ -111,8 +111,8 @@ var seedPersonal = map[string][]seedTask{
 	},
 }
 
-// seed fills an empty workspace with what happened in the weeks before now.
-// Everything is created in the order of its time, so that numbers follow it.
+// seed fills an empty workspace with work of the weeks before now. It adds rows
+// in the order of their times, so that later rows have higher numbers.
 func (w *Workspace) seed(now time.Time) {
 	date := func(days int) day {
 		if days == 0 {
@@ -126,7 +126,7 @@ func (w *Workspace) seed(now time.Time) {
 	fields := func(t seedTask, at time.Time) task {
 		return task{t.title, t.about, t.status, t.priority, date(t.due), effort(t.hours * 3600), at, at.Add(26 * time.Hour)}
 	}
-	split := func(s, sep string) []string { // of nothing: nothing
+	split := func(s, sep string) []string { // no element for "", unlike strings.Split
 		return strings.FieldsFunc(strings.ReplaceAll(s, sep, "\x00"), func(r rune) bool { return r == 0 })
 	}
 	subtasks := func(taskID string, t seedTask) {
@@ -179,7 +179,8 @@ func (w *Workspace) seed(now time.Time) {
 		}
 	}
 
-	// Ten working days, so that there are as many entries on a Monday as on a Friday.
+	// Two weeks hold ten working days whichever day is today, so that the number of
+	// entries does not depend on it.
 	for d := 14; d >= 1; d-- {
 		morning := now.AddDate(0, 0, -d).Truncate(24 * time.Hour).Add(9 * time.Hour)
 		if morning.Weekday() == time.Saturday || morning.Weekday() == time.Sunday {
@@ -209,7 +210,7 @@ func (w *Workspace) seed(now time.Time) {
 			work("range", 1, 240, 60+15*((d+i)%6))
 		}
 	}
-	// Noah is at it as we look.
+	// One timer is running: Noah's.
 	for _, t := range w.tasks.rows {
 		if t.AssigneeID == "noah" && t.Status == "in_progress" {
 			w.timers.put(timer{ident: w.timers.next(), UserID: "noah", TaskID: t.ID, ProjectID: t.ProjectID, Source: "timer",

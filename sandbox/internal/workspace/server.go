@@ -17,7 +17,8 @@ Start with list_projects and list_project_tasks; the resource astravue://workspa
 Times are UTC, RFC 3339; dates are YYYY-MM-DD; durations are seconds. Lists come in pages: pass next_cursor as cursor.
 Where a user is asked for, "me" is you. What each role may do is in the resource astravue://rules.`
 
-// server is an MCP server under construction.
+// A server is an MCP server to which tools, resources and prompts are added, with
+// the workspace that they work on.
 type server struct {
 	*mcp.Server
 	w    *Workspace
@@ -26,8 +27,8 @@ type server struct {
 
 // MCPServer returns an MCP server over the workspace. It may serve all users at
 // once. For each tool call, resource and prompt it asks user which account makes the
-// request, for instance from the TokenInfo of req.GetExtra(); both may be nil. If
-// user returns false the request is refused.
+// request, for instance from the TokenInfo of req.GetExtra(). Both GetExtra and
+// TokenInfo may be nil. If user returns false the request is refused.
 func (w *Workspace) MCPServer(user func(ctx context.Context, req mcp.Request) (User, bool)) *mcp.Server {
 	s := server{mcp.NewServer(
 		&mcp.Implementation{Name: "astravue-sandbox", Title: "Astravue (sandbox)", Version: "1.0.0"},
@@ -50,17 +51,18 @@ func (s server) as(ctx context.Context, req mcp.Request, f func(*call) error) er
 	return s.w.as(u, f)
 }
 
-// What a tool does to the workspace.
+// The kinds of effect that a tool has on the workspace.
 var (
 	reads = mcp.ToolAnnotations{ReadOnlyHint: true}
 	adds  = mcp.ToolAnnotations{DestructiveHint: ptr(false)}
 	marks = mcp.ToolAnnotations{DestructiveHint: ptr(false), IdempotentHint: true}
-	edits = mcp.ToolAnnotations{DestructiveHint: ptr(true), IdempotentHint: true} // what was there is gone
+	edits = mcp.ToolAnnotations{DestructiveHint: ptr(true), IdempotentHint: true} // an update or deletion overwrites data
 )
 
 func ptr[T any](v T) *T { return &v }
 
-// add adds a tool. Its title is its name in words; an error of do is a tool error.
+// add adds a tool whose title is its name in words. An error of do is answered as a
+// tool error, so that a model can read it.
 func add[In any, Out fmt.Stringer](s server, does mcp.ToolAnnotations, name, description string, do func(*call, In) (Out, error)) {
 	words := strings.ReplaceAll(name, "_", " ")
 	does.OpenWorldHint = ptr(false)
@@ -75,7 +77,8 @@ func add[In any, Out fmt.Stringer](s server, does mcp.ToolAnnotations, name, des
 	})
 }
 
-// addList adds a tool that lists rows of one table in pages. choose selects the rows.
+// addList adds a tool that lists rows of t in pages. For each call choose returns a
+// function that says whether a row is listed.
 func addList[T row, In interface{ page() paging }](s server, name, description string, t *table[T], newestFirst bool,
 	choose func(*call, In) (func(T) bool, error)) {
 	add(s, reads, name, description, func(c *call, in In) (list[T], error) {
@@ -93,7 +96,7 @@ type deleted struct {
 
 func (d deleted) String() string { return "deleted " + d.ID }
 
-// addDelete adds a tool that deletes a row of one table if allowed has no error.
+// addDelete adds a tool that deletes a row of t unless allowed returns an error.
 func addDelete[T row](s server, name, description string, t *table[T], allowed func(c *call, id string) error) {
 	add(s, edits, name, description, func(c *call, in ident) (deleted, error) {
 		err := allowed(c, in.ID)
@@ -110,12 +113,12 @@ type family[T row, L interface{ page() paging }, C any, U interface{ id() string
 	noun   string
 	table  *table[T]
 	sees   func(*call, T) bool
-	owns   func(*call, T) bool // nil: nobody; who may do what is in needs
+	owns   func(*call, T) bool // nil: no user owns a row; see needs
 	filter func(*call, L) (func(T) bool, error)
 	create func(*call, C) (T, error)
 	update func(*call, T, U) (T, error)
-	remove func(*call, T) error // what goes before it, and what stops it
-	hints  [3]string            // more about list, create and delete
+	remove func(*call, T) error // deletes dependent rows, or returns an error that stops the deletion
+	hints  [3]string            // sentences for the descriptions of list, create and delete
 }
 
 func (f family[T, L, C, U]) add(s server) {
@@ -164,7 +167,7 @@ func (f family[T, L, C, U]) add(s server) {
 	})
 }
 
-// The kinds of value that a schema says more about than "string" or "integer".
+// Types of arguments with limits in their schemas; see kinds.
 type (
 	name     string
 	prose    string
@@ -197,11 +200,12 @@ var kinds = map[reflect.Type]*jsonschema.Schema{
 	reflect.TypeFor[priority]():  {Type: "string", Enum: []any{"low", "medium", "high", "urgent"}},
 }
 
-// schema infers T's schema. It allows null nowhere, since no value is null.
+// schema infers T's schema. jsonschema allows null for pointers and slices; the
+// schema does not, since no argument and no result is null.
 func schema[T any]() *jsonschema.Schema {
 	s, err := jsonschema.For[T](&jsonschema.ForOptions{TypeSchemas: kinds})
 	if err != nil {
-		panic(err) // a type of ours that JSON Schema has no word for: every test sees it
+		panic(err) // T cannot be put in JSON Schema; every test would fail
 	}
 	var tidy func(*jsonschema.Schema)
 	tidy = func(s *jsonschema.Schema) {

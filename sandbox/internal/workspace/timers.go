@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// A timer is time of one user on one task: running or stopped, or entered by
-// hand, as a range or as a mere length of time on a day.
+// A timer is the time of one user on one task. It was measured, and may be running
+// still, or entered by hand: as a range, or as a duration on a day.
 type timer struct {
 	ident
 	UserID    string    `json:"user_id"`
@@ -35,7 +35,7 @@ func (t timer) String() string {
 
 func span(seconds int) string { return (time.Duration(seconds) * time.Second).String() }
 
-// at returns t as it stands at the time now.
+// at returns t with its date and duration computed for the time now.
 func (t timer) at(now time.Time) timer {
 	end := t.EndedAt
 	if t.Running {
@@ -48,7 +48,9 @@ func (t timer) at(now time.Time) timer {
 	return t
 }
 
-// save checks t against the clock and the user's other time, and keeps it.
+// save stores t. It returns an error for time in the future, for an end that is not
+// after the start, for an overlap with the user's other time, and for an entry by
+// hand that brings a day over 24 hours.
 func (c *call) save(t timer) (timer, error) {
 	t = t.at(c.now)
 	if err := t.Date.check("date"); err != nil {
@@ -71,7 +73,7 @@ func (c *call) save(t timer) (timer, error) {
 		if o.Date == t.Date {
 			total += o.Duration
 		}
-		// A manual entry ends where it starts, at the zero time, and so overlaps nothing.
+		// A manual entry overlaps nothing: it starts and ends at the zero time.
 		if o.StartedAt.Before(t.end(c.now)) && t.StartedAt.Before(o.end(c.now)) {
 			return t, fmt.Errorf("the time overlaps %s, which is from %s to %s", o.ID,
 				o.StartedAt.Format(time.RFC3339), o.end(c.now).Format(time.RFC3339))
@@ -101,7 +103,7 @@ func (i instant) parse(member string) (time.Time, error) {
 	return t.UTC().Truncate(time.Second), nil
 }
 
-// on starts a timer of the caller's on a task of either family.
+// on returns a new timer of the caller's for a task of either family. It saves nothing.
 func (c *call) on(taskID, source string, note prose) (timer, error) {
 	t := timer{UserID: c.user.ID, TaskID: taskID, Source: source, Note: note}
 	projectID, err := c.parent(taskID)
@@ -109,7 +111,7 @@ func (c *call) on(taskID, source string, note prose) (timer, error) {
 	return t, err
 }
 
-// parent finds a task of either family, and its project if it has one.
+// parent returns the project of a task that the caller sees, "" for a personal task.
 func (c *call) parent(taskID string) (projectID string, err error) {
 	if t, ok := c.personal.get(taskID); ok && c.seesPersonal(t) {
 		return "", nil
@@ -118,7 +120,7 @@ func (c *call) parent(taskID string) (projectID string, err error) {
 	return t.ProjectID, err
 }
 
-// sheet is the time of a period.
+// A sheet is a report of the time in a period, with its entries.
 type sheet struct {
 	From      day         `json:"from"`
 	To        day         `json:"to"`
@@ -133,7 +135,7 @@ func (s sheet) String() string {
 		s.From, s.To, span(s.Total), join(s.ByUser), join(s.ByProject), s.Entries)
 }
 
-// summary is a project's time of a period without its entries.
+// A summary is a report of a project's time in a period, without its entries.
 type summary struct {
 	ProjectID string  `json:"project_id"`
 	From      day     `json:"from"`
@@ -150,7 +152,7 @@ func (s summary) String() string {
 		s.ProjectID, s.From, s.To, span(s.Total), span(s.Estimate), join(s.ByUser), join(s.ByTask), join(s.ByDay))
 }
 
-// A share is the time that falls to one user, project, task or day.
+// A share is the total time of one user, project, task or day in a report.
 type share struct {
 	Key   string `json:"key" jsonschema:"identifier of a user, project or task, personal for personal tasks, or a date"`
 	Total int    `json:"total_seconds"`
@@ -164,7 +166,7 @@ func join(shares []share) string {
 	return strings.Join(s, ", ")
 }
 
-// split divides time by key, in the order of the keys.
+// split adds up time by key. The shares are sorted by key.
 func split(timers []timer, key func(timer) string) (shares []share, total int) {
 	shares = []share{}
 	for _, t := range timers {
@@ -181,15 +183,15 @@ func split(timers []timer, key func(timer) string) (shares []share, total int) {
 	return shares, total
 }
 
-// period is what all reports ask for.
+// A period holds the arguments that all reports take.
 type period struct {
 	From   day    `json:"from,omitempty" jsonschema:"first day, YYYY-MM-DD; 13 days before the last if it is not given"`
 	To     day    `json:"to,omitempty" jsonschema:"last day, YYYY-MM-DD; today if it is not given"`
 	UserID string `json:"user_id,omitempty" jsonschema:"only time of this user, me for your own; all that you may see if it is not given"`
 }
 
-// timers returns the time of the period that the caller may see, and the period
-// with its bounds filled in.
+// timers returns the timers in the period that the caller may see, and the period
+// with its defaults filled in. An empty projectID stands for all projects.
 func (p period) timers(c *call, projectID string) (period, []timer, error) {
 	if p.To == "" {
 		p.To = day(c.now.Format(layout))

@@ -31,7 +31,7 @@ func (p project) String() string {
 	return line(p.ID, p.Name, p.Status, due(p.DueDate), "members "+strings.Join(p.MemberIDs, ", "))
 }
 
-// task is what project tasks and personal tasks have in common.
+// task holds the members that project tasks and personal tasks have in common.
 type task struct {
 	Title       name      `json:"title"`
 	Description prose     `json:"description,omitempty"`
@@ -65,7 +65,7 @@ func (t personalTask) String() string {
 	return line(t.ID, t.Title, t.Status, t.Priority, due(t.DueDate))
 }
 
-// line joins what is not empty.
+// line joins the parts that are not empty.
 func line(parts ...any) string {
 	var s []string
 	for _, p := range parts {
@@ -95,7 +95,7 @@ func (d day) check(member string) error {
 	return nil
 }
 
-// set changes what is given. Absent members are nil.
+// set assigns an argument of an update. An absent argument is nil and changes nothing.
 func set[T any](to *T, from *T) {
 	if from != nil {
 		*to = *from
@@ -129,7 +129,7 @@ func (c *call) newTask(title name, f taskFields) (task, error) {
 	return f.apply(c, task{Title: title, Status: "todo", Priority: "medium", CreatedAt: c.now, UpdatedAt: c.now}, nil)
 }
 
-// taskFilter is what lists of both families of tasks filter by.
+// taskFilter holds the arguments that lists of both families of tasks take.
 type taskFilter struct {
 	paging
 	Status    progress `json:"status,omitempty"`
@@ -233,7 +233,8 @@ func (f projectFields) apply(p project) (project, error) {
 	return p, p.DueDate.check("due_date")
 }
 
-// assignable returns the user whom id names if a task of the project can be given to him or her.
+// assignable resolves an assignee: "me" is the caller. It returns an error unless
+// the assignee is a member of the project.
 func (c *call) assignable(id, projectID string) (string, error) {
 	if id == "me" {
 		id = c.user.ID
@@ -244,7 +245,7 @@ func (c *call) assignable(id, projectID string) (string, error) {
 	return id, nil
 }
 
-// addWork adds spaces, projects, project tasks and personal tasks.
+// addWork adds the tools for spaces, projects, project tasks and personal tasks.
 func (s server) addWork() {
 	w := s.w
 	family[space, spaceFilter, newSpace, spaceUpdate]{
@@ -375,7 +376,7 @@ func (s server) addWork() {
 	}.add(s)
 }
 
-// forget removes what hangs on a task.
+// forget removes all rows that belong to a task.
 func (c *call) forget(taskID string) {
 	c.checklists.drop(func(l checklist) bool {
 		s, ok := c.subtasks.get(l.SubtaskID)

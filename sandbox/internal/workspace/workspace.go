@@ -12,10 +12,11 @@ import (
 	"time"
 )
 
-// A Role is what a user may do in the workspace.
+// A Role says what a user may do in the workspace. [Workspace.MCPServer] serves the
+// rules as a resource.
 type Role string
 
-// The roles, from most to least.
+// The roles, the most powerful first.
 const (
 	Owner  Role = "owner"
 	Admin  Role = "admin"
@@ -48,7 +49,7 @@ func known(user string) bool {
 type Workspace struct {
 	now func() time.Time
 
-	mu            sync.Mutex // held over each call, so a call sees and leaves a whole workspace
+	mu            sync.Mutex // held during each call: no call sees the half of another
 	spaces        table[space]
 	projects      table[project]
 	tasks         table[projectTask]
@@ -61,8 +62,8 @@ type Workspace struct {
 	mentions      table[notice]
 }
 
-// New returns a workspace with two weeks of history before now(). All later times
-// come from now as well; nil means [time.Now].
+// New returns a workspace with two weeks of history before now(). Later times come
+// from now as well; nil means [time.Now]. Calls of now never overlap.
 func New(now func() time.Time) *Workspace {
 	if now == nil {
 		now = time.Now
@@ -85,7 +86,8 @@ type call struct {
 	now  time.Time
 }
 
-// as runs f on behalf of u with the workspace to itself, running timers brought up to date.
+// as runs f for the user u while no other call runs. It first brings the durations of
+// running timers up to date.
 func (w *Workspace) as(u User, f func(*call) error) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -103,7 +105,7 @@ type ident struct {
 
 func (i ident) id() string { return i.ID }
 
-// ordinal is the number in an identifier: rows are numbered as they are created.
+// ordinal returns the number in an identifier. Newer rows have higher numbers.
 func ordinal(id string) int {
 	n, _ := strconv.Atoi(id[strings.LastIndexByte(id, '-')+1:])
 	return n
@@ -137,7 +139,7 @@ func (t *table[T]) get(id string) (r T, ok bool) {
 	return r, false
 }
 
-// put adds r, or replaces the row of its identifier.
+// put adds r, or replaces the row with its identifier.
 func (t *table[T]) put(r T) T {
 	if i := t.index(r.id()); i >= 0 {
 		t.rows[i] = r
@@ -177,7 +179,8 @@ type paging struct {
 func (p paging) page() paging { return p }
 
 // paginate returns the page of matching rows that p asks for. A cursor names the
-// last row of a page, so that rows which come or go between two pages shift nothing.
+// last row of a page: rows that are added or deleted between two requests make no
+// page repeat or skip another row.
 func paginate[T row](t *table[T], p paging, newestFirst bool, match func(T) bool) (list[T], error) {
 	l := list[T]{Items: []T{}}
 	after := 0
@@ -203,7 +206,7 @@ func paginate[T row](t *table[T], p paging, newestFirst bool, match func(T) bool
 		l.Total++
 		n := ordinal(r.id())
 		switch {
-		case after > 0 && (n == after || n < after != newestFirst): // on a page before
+		case after > 0 && (n == after || n < after != newestFirst): // the row is on an earlier page
 		case len(l.Items) < int(p.Limit):
 			l.Items = append(l.Items, r)
 		case l.NextCursor == "":
@@ -230,7 +233,7 @@ func (w *Workspace) API(user func(*http.Request) (User, bool)) http.Handler {
 			rw.Header().Set("Content-Type", "application/json")
 			rw.Header().Set("Cache-Control", "no-store")
 			rw.WriteHeader(status)
-			json.NewEncoder(rw).Encode(answer) // rows always encode; a client that left is nobody's error
+			json.NewEncoder(rw).Encode(answer) // rows always encode; a client that has left needs no error
 		}
 	}
 	mux := http.NewServeMux()

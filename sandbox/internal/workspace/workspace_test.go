@@ -88,7 +88,7 @@ func (d desk) try(tool string, a args) *mcp.CallToolResult {
 	return res
 }
 
-// do calls a tool that must succeed.
+// do calls a tool that must succeed, and returns its structured result.
 func do[T any](d desk, tool string, a args) T {
 	d.t.Helper()
 	res := d.try(tool, a)
@@ -126,7 +126,8 @@ func ids[T row](rows []T) []string {
 	return s
 }
 
-// everyTool holds arguments for each tool with which Mia succeeds, Olivia where Mia may not.
+// everyTool holds arguments for a successful call of each tool, by Mia, or by Olivia
+// if Mia's role does not allow it.
 var everyTool = []struct {
 	tool string
 	args args
@@ -181,7 +182,7 @@ var everyTool = []struct {
 func TestEveryToolIsDescribedAndWorks(t *testing.T) {
 	s := open(t)
 	desks := map[string]desk{"mia": s.as("mia"), "olivia": s.as("olivia")}
-	changes := map[string]bool{} // by tool: what a call did to the workspace
+	changes := map[string]bool{} // by tool: whether a call changed the workspace
 	for _, c := range everyTool {
 		before := s.dump()
 		res := desks[c.user].try(c.tool, c.args)
@@ -223,14 +224,14 @@ func TestEveryToolIsDescribedAndWorks(t *testing.T) {
 	}
 }
 
-// dump is everything in the workspace, as it is.
+// dump returns all rows of the workspace as text.
 func (s *studio) dump() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return fmt.Sprintf("%+v", []any{s.spaces, s.projects, s.tasks, s.personal, s.subtasks, s.checklists, s.comments, s.timers, s.notifications, s.mentions})
 }
 
-// reset makes everything as it was at first.
+// reset brings back the rows that a new workspace has.
 func (s *studio) reset() {
 	n := New(s.now)
 	s.mu.Lock()
@@ -361,7 +362,7 @@ func TestSeed(t *testing.T) {
 		if !slices.Equal(ids(w.timers.rows), ids(a.timers.rows)) {
 			t.Errorf("on %s there are %d timers", weekday.Weekday(), len(w.timers.rows))
 		}
-		// What the rules forbid is not in the seed either.
+		// The seed obeys the rules: each of its timers can be saved again.
 		for _, u := range Users() {
 			c := &call{w, u, w.time()}
 			for _, r := range slices.Clone(w.timers.rows) {
@@ -408,7 +409,7 @@ func TestPages(t *testing.T) {
 		}
 	}
 
-	// The row that a cursor stands on may go, and rows may come.
+	// The second page is right even if the cursor's row was deleted and another added.
 	first := do[list[projectTask]](d, "list_project_tasks", args{"limit": 2})
 	do[deleted](d, "delete_project_task", args{"id": first.Items[1].ID})
 	do[projectTask](d, "create_project_task", args{"project_id": "project-1", "title": "New"})
@@ -424,7 +425,7 @@ func TestPages(t *testing.T) {
 	}
 }
 
-// ident2 is a row of any table.
+// ident2 decodes the identifier of any row.
 type ident2 struct{ ident }
 
 func (ident2) String() string { return "" }
@@ -466,7 +467,7 @@ func TestWrongArguments(t *testing.T) {
 		{"get_project", args{"id": nil}},
 		{"create_space", args{"name": ""}},
 		{"create_space", args{"name": strings.Repeat("x", 201)}},
-		{"delete_space", args{"id": "space-1"}}, // not empty
+		{"delete_space", args{"id": "space-1"}}, // it has projects
 		{"create_project", args{"space_id": "space-9", "name": "x"}},
 		{"create_project", args{"space_id": "space-1", "name": "x", "status": "sleeping"}},
 		{"create_project", args{"space_id": "space-1", "name": "x", "member_ids": []string{"eve"}}},
@@ -474,7 +475,7 @@ func TestWrongArguments(t *testing.T) {
 		{"update_project", args{"id": "project-1", "space_id": "space-9"}},
 		{"create_project_task", args{"project_id": "project-9", "title": "x"}},
 		{"create_project_task", args{"project_id": "project-1", "title": "x", "due_date": "tomorrow"}},
-		{"create_project_task", args{"project_id": "project-1", "title": "x", "assignee_id": "adam"}}, // no member
+		{"create_project_task", args{"project_id": "project-1", "title": "x", "assignee_id": "adam"}}, // Adam is no member
 		{"update_project_task", args{"id": "task-1", "assignee_id": "eve"}},
 		{"update_project_task", args{"id": "task-1", "priority": "HIGH"}},
 		{"list_project_tasks", args{"due_before": "2026-13-01"}},
@@ -610,7 +611,7 @@ func TestTimesheetsAddUp(t *testing.T) {
 		}
 	}
 
-	// Time on personal tasks is in one's own report and in nobody else's.
+	// Time on personal tasks is in its user's report alone.
 	mia := s.as("mia")
 	do[timer](mia, "add_manual_time_entry", args{"task_id": "personal-5", "date": "2026-03-06", "duration_seconds": 600})
 	before := report
@@ -734,7 +735,7 @@ func TestResourcesAndPrompts(t *testing.T) {
 	}
 }
 
-// Both eras: with a handshake and a session, and with neither.
+// TestOverHTTP serves revisions with a handshake and a session, and one without them.
 func TestOverHTTP(t *testing.T) {
 	for version, stateless := range map[string]bool{"2025-06-18": false, "2025-11-25": false, "2026-07-28": true} {
 		t.Run(version, func(t *testing.T) {
@@ -760,7 +761,7 @@ func TestOverHTTP(t *testing.T) {
 	}
 }
 
-// as is a transport that says who asks.
+// as is a transport that names the user in a header.
 type as string
 
 func (u as) RoundTrip(r *http.Request) (*http.Response, error) {
