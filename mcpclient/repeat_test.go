@@ -102,6 +102,27 @@ func TestAListenStreamThatDoesNotBeginIsAskedForAgain(t *testing.T) {
 	})
 }
 
+// Somebody may sign in elsewhere. The subscription then goes on.
+func TestAListenStreamOutlivesASessionThatHasEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked := 0
+		c := scripted(t, func(*http.Request) (*http.Response, error) {
+			switch asked++; asked {
+			case 1:
+				return answered(200, "text/event-stream", ": \n\n")
+			case 2, 3:
+				return answered(401, "text/plain", "", "WWW-Authenticate", "Bearer")
+			}
+			return answered(200, "text/event-stream", `data: {"jsonrpc":"2.0","method":"notifications/tools/list_changed"}`+"\n\n")
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if _, text, err := c.say(ctx, "", aListen); err != nil || !strings.Contains(text, "list_changed") {
+			t.Errorf("the SDK hears %q, %v", text, err)
+		}
+	})
+}
+
 func TestARepetitionHonoursRetryAfter(t *testing.T) {
 	for name, test := range map[string]struct {
 		message string
