@@ -26,7 +26,8 @@ const (
 	storeTimeout = 10 * time.Second
 
 	// forceEvery is how often a grant is renewed because a server refuses its
-	// token.
+	// token. A server that refuses every token would otherwise cost a refresh for
+	// each call.
 	forceEvery = time.Minute
 
 	firstBackoff = time.Second
@@ -56,6 +57,13 @@ const (
 //	underLock  reads the record again, and the mark; decides whether to send
 //	send       marks, sends the refresh token, saves the new tokens
 //	noToken    what follows if the answer brought no token
+//
+// Each outcome goes into Source.held through settled, which also sets until when
+// callers start no flight. Flights for different refused tokens may run in one
+// process at a time, and a sign-in may end at any time. So held may change
+// outside the lock while a flight works on what it has loaded.
+//
+// The points of crashpoint are where tests kill the process. They do nothing else.
 type flight struct {
 	*Source
 	began   time.Time // by the clock, which may be set, as the marks are
@@ -63,8 +71,8 @@ type flight struct {
 	refused string    // the generation that the server has refused, "" if none
 }
 
-// look returns a token that needs no refresh, or goes on to withLock. h is what
-// was held when a caller asked.
+// look returns a token that needs no refresh, or goes on to withLock. asked is
+// what was held when a caller asked.
 //
 // The record is read twice, here and in underLock. This look takes no lock,
 // since it mostly finds nothing to do: a process looks once a minute to notice
@@ -73,10 +81,10 @@ type flight struct {
 // takes. But the record may be out of date as soon as it is read: another
 // process may spend the refresh token. So look may hand out a token, and only
 // underLock, which reads again, may send one.
-func (f *flight) look(h *held) (*Access, error) {
+func (f *flight) look(asked *held) (*Access, error) {
 	ctx, cancel := context.WithTimeout(f.quit, lookTimeout)
 	defer cancel()
-	if landed := f.held.Load(); landed != h && f.usable(landed) {
+	if landed := f.held.Load(); landed != asked && f.usable(landed) {
 		return landed.access, nil // another flight ended between the caller's load and this one
 	}
 	for {
@@ -87,15 +95,17 @@ func (f *flight) look(h *held) (*Access, error) {
 		}
 		now := clock.Now()
 		usable := f.usable(next)
+		// The first token of a Source is newer than nothing: if it is due, the
+		// callers wait for its refresh (see Access).
 		newer := h.access != nil && next != h
-		saved := next.unsaved == nil
+		saved := next.unsaved == nil // only the holder of the lock can save it
 		switch {
 		case usable && saved && (newer || next.fresh(now) || next.backsOff(now)):
 			// A newer token is taken even if it is due already, so that processes
 			// that waited together do not renew it one after the other. The next
 			// caller starts a refresh if it is needed.
 			if !f.held.CompareAndSwap(h, next.settled(now)) {
-				continue // somebody signed in meanwhile, and that grant counts
+				continue // a sign-in or another flight was first, and its grant counts
 			}
 			if newer {
 				f.report(next.grant, outcomeAdopted, nil)
@@ -104,6 +114,8 @@ func (f *flight) look(h *held) (*Access, error) {
 		case !usable && f.mustWait(next, now):
 			return nil, next.failure()
 		case !usable && next.grant.RefreshToken.IsZero():
+			// RefreshExpiresAt is not asked: the server knows better than this clock
+			// whether the refresh token still works.
 			return nil, errNoRefreshToken
 		case f.forces(next) && recent(now, *f.lastForced.Load()):
 			return nil, refusedAgain(next) // this process forced it, or signed in, within the minute
@@ -147,7 +159,9 @@ func (f *flight) mustWait(h *held, now time.Time) bool {
 
 // newest returns h or the stored grant, whichever is newer. It returns h itself
 // if the record is the one that h came from, or the one that h replaces and that
-// could not be overwritten.
+// could not be overwritten. Any other stored grant is newer, though generations
+// have no order: the grant of h was stored before h was loaded, and h is loaded
+// before the record is read.
 func (s *Source) newest(h *held, read func() (tokenstore.Record, error)) (*held, error) {
 	rec, err := read()
 	switch {
@@ -168,7 +182,8 @@ func (s *Source) newest(h *held, read func() (tokenstore.Record, error)) (*held,
 
 // readFailed follows a record that is gone or that cannot be read. If no grant is
 // there to use, somebody has logged out, and that ends the session in this
-// process too. A store that fails ends nothing while the token in memory lives.
+// process too, unless a sign-in has ended meanwhile (CompareAndSwap). A store that
+// fails ends nothing while the token in memory lives.
 func (f *flight) readFailed(h *held, err error) (*Access, error) {
 	if errors.Is(err, ErrLoginRequired) {
 		f.held.CompareAndSwap(h, &held{})
@@ -193,6 +208,8 @@ func (f *flight) withLock(ctx context.Context, h, next *held) (access *Access, e
 		return err
 	})
 	crashpoint.Hit("refresh.released")
+	// Update returns the callback's error too, so lockErr alone does not tell
+	// whether the lock was taken.
 	if ran {
 		return access, err
 	}
@@ -225,6 +242,8 @@ func (f *flight) underLock(ctx context.Context, l *tokenstore.Locked, seen strin
 	}
 	now := clock.Now()
 	usable, renewable := f.usable(next), !next.grant.RefreshToken.IsZero()
+	// A fresh grant that has not moved is one that could not be saved again. It is
+	// not renewed for that.
 	moved := next.generation() != seen // somebody else has renewed it, or it has just been saved
 	if usable && (moved || next.fresh(now) || !renewable) {
 		if moved {
@@ -246,11 +265,12 @@ func (f *flight) underLock(ctx context.Context, l *tokenstore.Locked, seen strin
 		return f.retryLater(h, next, now.Add(firstBackoff), fmt.Errorf("read the pending mark: %w", err))
 	}
 	if !concerns(mark, next, stored) {
+		// NewIssuerAt is about sign-ins. All marks that a refresh writes carry it on.
 		mark = tokenstore.Mark{NewIssuerAt: mark.NewIssuerAt}
 	}
 	switch {
 	case f.sharesBackoff(mark, now):
-		cause := errElsewhere
+		cause := errElsewhere // a mark keeps no reason, with one exception
 		if wasDeadOnArrival(mark, next.grant) {
 			cause = ErrDeadOnArrival
 		}
@@ -298,8 +318,12 @@ func wasDeadOnArrival(m tokenstore.Mark, g *tokenstore.Grant) bool {
 // the token may be spent. The new tokens are durable before the mark is removed
 // and before a caller gets one.
 func (f *flight) send(ctx context.Context, l *tokenstore.Locked, h, next *held, stored string, prior tokenstore.Mark) (*Access, error) {
-	g, forced := next.grant, f.forces(next)
+	g, forced := next.grant, f.forces(next) // asked now: the token may expire while the request is under way
+	// Two clocks: clock.Now goes on while the computer sleeps, and may be set.
+	// time.Since(began) does not show either.
 	began := time.Now()
+	// The mark names the stored generation. Other processes compare it with the
+	// record that they read, and an unsaved grant is in no record.
 	sent := tokenstore.Mark{Pending: true, Generation: stored, At: clock.Now(), Tries: prior.Tries + 1, Failures: prior.Failures, NewIssuerAt: prior.NewIssuerAt}
 	if err := setMark(ctx, l, sent); err != nil {
 		f.report(g, outcomeNotSent, err)
@@ -309,7 +333,8 @@ func (f *flight) send(ctx context.Context, l *tokenstore.Locked, h, next *held, 
 
 	// The resource (RFC 8707 §2.2) is exactly the one of this grant's code
 	// exchange, or none: Keycloak answers invalid_target to a resource that the
-	// exchange did not name.
+	// exchange did not name. A scope is not sent: without one the server keeps what
+	// it has granted (RFC 6749 §6).
 	form := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {g.RefreshToken.Reveal()}}
 	if g.Resource != "" {
 		form.Set("resource", g.Resource)
@@ -335,6 +360,8 @@ func (f *flight) send(ctx context.Context, l *tokenstore.Locked, h, next *held, 
 	generation, saveErr := f.save(ctx, l, g, f.cfg.RequestTimeout-time.Since(began))
 	crashpoint.Hit("refresh.saved")
 	now := clock.Now()
+	// A save that failed may have got through. Its generation is kept, so that
+	// newest then knows the record as this grant.
 	next = newHeld(generation, g)
 
 	// after is the mark for the new tokens, mostly none. It is kept where other
@@ -373,7 +400,7 @@ func (f *flight) send(ctx context.Context, l *tokenstore.Locked, h, next *held, 
 		f.report(g, outcomeRefreshed, next.err)
 	}
 	crashpoint.Hit("refresh.cleared")
-	f.held.Store(next.settled(now))
+	f.held.Store(next.settled(now)) // no CompareAndSwap, as in underLock
 	if next.err != nil {
 		return nil, next.failure()
 	}
@@ -406,6 +433,8 @@ func (f *flight) noToken(ctx context.Context, l *tokenstore.Locked, h, next *hel
 		// §5.2, RFC 8707 §2). Any other refusal costs nothing but time.
 		switch te.Code {
 		case "invalid_grant", "invalid_target":
+			// An earlier send was probably answered with tokens that nobody saved. The
+			// error tells that to the person who has to sign in.
 			if prior.Pending {
 				return f.dropRefreshToken(ctx, l, next, prior, fmt.Errorf("%w: %w", ErrAnswerLost, err))
 			}
@@ -415,7 +444,7 @@ func (f *flight) noToken(ctx context.Context, l *tokenstore.Locked, h, next *hel
 			// client that we registered is gone, and its refresh tokens with it.
 			if next.grant.Registration == "" {
 				err = &ClientError{ClientID: next.grant.ClientID, Err: err}
-				break
+				break // and back off: the owner may put it right
 			}
 			if dropErr := f.dropRegistration(ctx, next.grant); dropErr != nil {
 				err = fmt.Errorf("forget client %s, which the server no longer knows: %w", text.Quote(next.grant.ClientID), dropErr)
@@ -446,6 +475,7 @@ func (f *flight) dropRefreshToken(ctx context.Context, l *tokenstore.Locked, h *
 	if err != nil {
 		generation = h.generation() // other processes will be refused too, and nothing worse
 	}
+	// No refresh token is left that a mark could be about.
 	_ = setMark(ctx, l, tokenstore.Mark{NewIssuerAt: prior.NewIssuerAt})
 	next, now := newHeld(generation, &g), clock.Now()
 	next.err, next.final = cause, true
@@ -461,14 +491,16 @@ func (f *flight) dropRefreshToken(ctx context.Context, l *tokenstore.Locked, h *
 func (f *flight) retryLater(h, next *held, until time.Time, cause error) (*Access, error) {
 	failed := *next
 	failed.err, failed.retryAt, failed.final = cause, until, false
-	f.held.CompareAndSwap(h, failed.settled(clock.Now())) // if somebody has signed in meanwhile, that grant stays
+	f.held.CompareAndSwap(h, failed.settled(clock.Now())) // what a sign-in or another flight has put there stays
 	if f.usable(next) {
 		return next.access, nil
 	}
 	return nil, failed.failure()
 }
 
-// dropRegistration forgets the client of g, which the server no longer knows.
+// dropRegistration forgets the client of g, which the server no longer knows. It
+// takes the registration's lock inside the grant's. Nobody takes them in the
+// other order.
 func (f *flight) dropRegistration(ctx context.Context, g *tokenstore.Grant) error {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()

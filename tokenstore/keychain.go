@@ -28,7 +28,8 @@ const (
 // Keychains take small items only (2,560 bytes on Windows, about 3,000 on
 // macOS), and records are larger. So a record is kept in parts of 2,000 bytes,
 // with a head item that names them. Item names are hashes, since macOS shows
-// them in command lines. All secrets are in the items; the lock is a file.
+// them in command lines. All secrets are in the items. The lock is a file, since
+// keychains have no locks.
 //
 // A Keychain cannot tell if another program of this user, or a restored backup,
 // has put an older record back. The consequences are those of a [File].
@@ -66,13 +67,15 @@ var _ Store = (*Keychain)(nil)
 // while they are read.
 func (k *Keychain) Get(ctx context.Context, key Key) (Record, error) {
 	s := k.entries(key)
+	// It reads twice before it asks for the lock, whose holder may be waiting for
+	// a server.
 	for range 2 {
 		data, set, err := s.readRecord(ctx)
 		if err == nil {
 			return DecodeRecord(data)
 		}
 		if set == "" {
-			return Record{}, err
+			return Record{}, err // the head could not be read, or there is no record
 		}
 		// Parts are missing or do not fit. If the head names another set by now,
 		// somebody has saved meanwhile and has dropped the parts: read again. If
@@ -101,6 +104,8 @@ func (k *Keychain) Update(ctx context.Context, key Key, f func(context.Context, 
 		// The limit is for the wait alone; f runs under the caller's ctx.
 		ctx, cancel := withLimit(ctx, key, k.LockTimeout)
 		defer cancel()
+		// The path is found inside acquire, which returns in time even if the disk of
+		// the folder does not answer.
 		return k.locks.acquire(ctx, start, func() (string, error) { return k.lockPath(key) })
 	}, k.entries(key), f)
 }
@@ -131,6 +136,7 @@ func (k *Keychain) lockPath(key Key) (string, error) {
 	} else {
 		err = makeFolder(dir)
 	}
+	// The service is part of the name: items of two services have nothing to wait for.
 	return filepath.Join(dir, hashName(k.service(), string(key))+".lock"), err
 }
 
@@ -142,17 +148,20 @@ func (k *Keychain) entries(key Key) *keychainEntries {
 //
 //	NAME         the head, which says which set of parts is the record
 //	NAME.SET.I   part I of that set
-//	NAME.mark    the mark
+//	NAME.mark    the mark, which is short enough for one item
 type keychainEntries struct {
 	k    *Keychain
 	key  Key
 	name string
-	last <-chan struct{} // closed when the last call to the keychain has returned
+	// last is closed when the latest call to the keychain has returned. All calls
+	// before that one have returned too: a call begins only when it has the turn.
+	last <-chan struct{}
 }
 
 // idle is for update, which keeps the lock until no call is under way.
 func (s *keychainEntries) idle() <-chan struct{} { return s.last }
 
+// closed is the last of entries that have made no call.
 var closed = func() <-chan struct{} {
 	c := make(chan struct{})
 	close(c)
@@ -205,13 +214,14 @@ func (s *keychainEntries) readRecord(ctx context.Context) (data []byte, set stri
 	if err != nil {
 		return nil, "", err
 	}
-	if h.Set == nil {
+	if h.Set == nil { // a first save, or a removal, is under way or has crashed
 		return nil, "", ErrNotFound
 	}
 	parts := make([]string, h.Set.Parts)
 	for i := range parts {
 		parts[i], err = s.get(ctx, s.partName(h.Set, i))
 		if errors.Is(err, ErrNotFound) {
+			// Not ErrNotFound, which would mean that nobody is signed in.
 			return nil, h.Set.ID, fmt.Errorf("%w: part %d of %d is missing", ErrCorrupt, i+1, len(parts))
 		}
 		if err != nil {
@@ -228,6 +238,9 @@ func (s *keychainEntries) readRecord(ctx context.Context) (data []byte, set stri
 // sweep reads the head and drops the set of parts that a crash has left beside
 // the record. A damaged head counts as none: a save then replaces it, and the
 // parts that it named stay where nobody reads them.
+//
+// If parts cannot be dropped, sweep fails and so does the save: the next head has
+// no room for the names of a third set.
 func (s *keychainEntries) sweep(ctx context.Context) (head, error) {
 	h, err := s.readHead(ctx)
 	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrCorrupt) {
@@ -261,11 +274,13 @@ func (s *keychainEntries) writeRecord(ctx context.Context, data []byte) error {
 	if err != nil {
 		return err
 	}
-	old := h.Set
+	old := h.Set // readers use it until the second head is written
 	set, parts, err := split(s.key, data)
 	if err != nil {
 		return err
 	}
+	// Named first and written then: a crash in between leaves names without parts,
+	// which sweep can drop. It cannot find parts without a name.
 	if err := s.writeHead(ctx, head{Set: old, Other: set}); err != nil {
 		return err
 	}
@@ -276,12 +291,15 @@ func (s *keychainEntries) writeRecord(ctx context.Context, data []byte) error {
 		}
 		crashpoint.Hit("tokenstore.keychain.part-written")
 	}
+	// All parts are there, so readers may use them. Readers that still have the old
+	// head find the old parts until they are dropped below.
 	if err := s.writeHead(ctx, head{Set: set, Other: old}); err != nil {
 		return err
 	}
 	crashpoint.Hit("tokenstore.keychain.head-written")
 	// Save promises that the record is durable, and go-keyring does not read what
-	// the tool of macOS says about a write. So the head is read back.
+	// the tool of macOS says about a write. So the head is read back. It was written
+	// last: a keychain that was locked during the save has not taken it.
 	if h, err = s.readHead(ctx); err != nil {
 		return err
 	}
@@ -303,12 +321,16 @@ func (s *keychainEntries) writeRecord(ctx context.Context, data []byte) error {
 
 // removeRecord forgets the record. The head goes last, since it alone names the
 // parts: after a crash in between, the next save or removal finds them by it.
+// A damaged record is removed like any other: sweep gives a head that names none,
+// and that head is deleted.
 func (s *keychainEntries) removeRecord(ctx context.Context) error {
 	h, err := s.sweep(ctx)
 	if err != nil {
 		return err
 	}
 	if h.Set != nil {
+		// From here on readers find no record. If the parts went first, a reader would
+		// find a damaged one.
 		if err := s.writeHead(ctx, head{Other: h.Set}); err != nil {
 			return err
 		}

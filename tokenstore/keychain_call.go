@@ -8,7 +8,8 @@ import (
 	"github.com/zalando/go-keyring"
 )
 
-// An itemStore is what a Keychain needs of go-keyring.
+// An itemStore is what a Keychain needs of go-keyring. Tests put others in its
+// place.
 type itemStore interface {
 	Get(service, user string) (string, error)
 	Set(service, user, password string) error
@@ -32,6 +33,8 @@ func (s *keychainEntries) set(ctx context.Context, item, data string) error {
 	return err
 }
 
+// delete treats a missing item as deleted: a crash may have come between the
+// deletion and the step that notes it.
 func (s *keychainEntries) delete(ctx context.Context, item string) error {
 	_, err := s.call(ctx, func(items itemStore) (string, error) { return "", items.Delete(s.k.service(), item) })
 	if errors.Is(err, ErrNotFound) {
@@ -45,6 +48,8 @@ func (s *keychainEntries) delete(ctx context.Context, item string) error {
 // the turn, and through s.last the lock of the record, end only when f returns.
 // Otherwise a late write could replace what the next holder of the lock saves.
 func (s *keychainEntries) call(ctx context.Context, f func(itemStore) (string, error)) (string, error) {
+	// The limit includes the wait for the turn: a prompt that nobody answers keeps
+	// every caller for one limit, not for one after the other.
 	timeout := s.k.callTimeout()
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, errNoAnswer)
 	defer cancel()
@@ -64,9 +69,11 @@ func (s *keychainEntries) call(ctx context.Context, f func(itemStore) (string, e
 	}
 	var (
 		data string
-		err  error
+		err  error // like data, read only after done is closed: an abandoned call still writes it
 		done = make(chan struct{})
 	)
+	// Set only with the turn in hand. A call that did not get the turn has begun
+	// nothing that the lock would have to wait for.
 	s.last = done
 	go func() {
 		defer close(done)
@@ -98,7 +105,8 @@ func (s *keychainEntries) call(ctx context.Context, f func(itemStore) (string, e
 	}
 }
 
-// A passing error may not come again if the keychain is asked once more.
+// A passing error may not come again if the keychain is asked once more. explain
+// knows which errors of a platform are.
 type passing struct{ error }
 
 func (p passing) Unwrap() error { return p.error }

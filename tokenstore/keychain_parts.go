@@ -12,11 +12,13 @@ import (
 
 func (s *keychainEntries) markName() string { return s.name + ".mark" }
 
-// partSize fits every keychain. On macOS a part is encoded in base64 and has to
-// fit, with its names, into a command of 4,096 bytes.
+// partSize fits every keychain. On macOS go-keyring encodes a part in base64, and
+// it has to fit, with its names, into a command of 4,096 bytes. Windows takes
+// 2,560 bytes.
 const partSize = 2000
 
-// maxParts bounds how many items a damaged head can make a reader ask for.
+// maxParts bounds how many items a damaged head can make a reader ask for. A
+// record of all these parts has a million bytes, far more than any that is saved.
 const maxParts = 500
 
 // A head says which parts are the record. A save writes it three times. A crash
@@ -54,7 +56,8 @@ func (p *partSet) id() string {
 }
 
 // valid reports whether p may have been written by split. It keeps the strings
-// of a damaged head out of item names.
+// of a damaged head out of item names. The alphabet is that of rand.Text, which
+// may return longer texts in later versions of Go.
 func (p *partSet) valid() bool {
 	return p == nil || p.ID != "" && len(p.ID) <= 64 && strings.Trim(p.ID, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") == "" &&
 		p.Parts > 0 && p.Parts <= maxParts && (p.Encoding == "" || p.Encoding == "base64")
@@ -75,8 +78,10 @@ func decodeHead(data string) (head, error) {
 	var h head
 	err := json.Unmarshal([]byte(data), &h)
 	switch {
+	// Asked first, since a newer form may pass none of the checks below.
 	case err == nil && h.Version > headVersion:
 		return head{}, fmt.Errorf("%w: written by a newer version (layout %d, this one knows %d)", ErrCorrupt, h.Version, headVersion)
+	// A head without any set is never written: the removal deletes the head instead.
 	case err != nil, h.Version < 1, h.Set == nil && h.Other == nil, !h.Set.valid(), !h.Other.valid():
 		return head{}, fmt.Errorf("%w: the keychain item is not a head", ErrCorrupt)
 	}
@@ -86,6 +91,7 @@ func decodeHead(data string) (head, error) {
 // split makes a set of parts that hold data, to be saved under key.
 func split(key Key, data []byte) (set *partSet, parts []string, err error) {
 	set = &partSet{ID: rand.Text(), Sum: sum(key, data)}
+	// Mostly records are plain, and base64 would add a third to their size.
 	text := string(data)
 	if !plain(text) {
 		text, set.Encoding = base64.StdEncoding.EncodeToString(data), "base64"
@@ -111,12 +117,14 @@ func (p *partSet) join(key Key, parts []string) (data []byte, ok bool) {
 			return nil, false
 		}
 	}
+	// The sum also notices a part that a keychain or a person has changed.
 	return data, len(parts) == p.Parts && sum(key, data) == p.Sum
 }
 
 // sum is a hash of key and data. Since the key is in it, a head that was copied to
 // another key's name is damaged there and yields nobody else's record.
 func sum(key Key, data []byte) string {
+	// %q marks where the key ends, so that no other key and data have this sum.
 	sum := sha256.Sum256(append(fmt.Appendf(nil, "%q ", key), data...))
 	return hex.EncodeToString(sum[:])
 }

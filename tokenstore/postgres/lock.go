@@ -31,7 +31,8 @@ const (
 	tune      = `select set_config('idle_session_timeout', $1, false), set_config('application_name', $2, false)`
 
 	// whoHolds finds the name of the session that holds an advisory lock. pg_locks
-	// shows the 64 bits of such a lock as classid and objid.
+	// shows the 64 bits of such a lock as classid and objid, with an objsubid of 1.
+	// Locks of other databases of the server may have these bits too.
 	whoHolds = `select a.application_name from pg_locks l join pg_stat_activity a using (pid)
 		where l.locktype = 'advisory' and l.granted and l.objsubid = 1
 		and l.database = (select oid from pg_database where datname = current_database())
@@ -55,13 +56,14 @@ func (s *Store) acquire(ctx context.Context, key tokenstore.Key, x *lockedEntrie
 	defer cancel()
 
 	// One goroutine for each key waits in the database and the others wait here.
-	// Otherwise all who want one key would each take a connection.
+	// Otherwise all who want one key would each take a connection. So the gate comes
+	// before the slots.
 	leave, ok := s.gate.Enter(wait, string(x.name))
 	if !ok {
 		return nil, nil, s.gaveUp(ctx, wait, start, x)
 	}
 	defer func() {
-		if err != nil {
+		if err != nil { // then nobody calls release
 			leave()
 		}
 	}()
@@ -109,7 +111,8 @@ func (s *Store) gaveUp(ctx, wait context.Context, start time.Time, x *lockedEntr
 	if x != nil {
 		e.Holder = s.holder(ctx, x)
 	}
-	// Err says whether the caller's deadline or the store's limit was first.
+	// Err says whether the caller's deadline or the store's limit was first: wait
+	// has the earlier of the two.
 	if mine, ok := ctx.Deadline(); ok {
 		if last, _ := wait.Deadline(); last.Equal(mine) {
 			e.Err = context.DeadlineExceeded
@@ -121,6 +124,7 @@ func (s *Store) gaveUp(ctx, wait context.Context, start time.Time, x *lockedEntr
 // holder returns who holds the lock of x, or "" if that cannot be known. It is
 // for the text of an error and may not take long.
 func (s *Store) holder(ctx context.Context, x *lockedEntries) (who string) {
+	// The caller's deadline may just have passed. The error is worth a second more.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
 	id := uint64(lockID(x.name))
@@ -163,7 +167,7 @@ type lockConn struct {
 
 	mu      sync.Mutex       // guards all below; inner Updates may run in goroutines of their own
 	conn    *pgxpool.Conn    // nil: none yet, or broken
-	tuned   bool             // conn has our idle timeout and name
+	tuned   bool             // conn has our idle timeout, our name, and the locks of held; false for a new one
 	idle    string           // the idle timeout that conn came with
 	appName string           // the name that conn came with
 	held    []*lockedEntries // whose locks conn holds
@@ -177,6 +181,8 @@ var errOver = fmt.Errorf("%w: the Update has returned", tokenstore.ErrUnavailabl
 
 // lock takes the lock of x and reads its entries. wait is ctx with a limit.
 func (lc *lockConn) lock(ctx, wait context.Context, start time.Time, x *lockedEntries) error {
+	// A connection runs one statement at a time. So the outer Update cannot write
+	// while one inside it waits for a lock.
 	lc.mu.Lock()
 	defer lc.mu.Unlock()
 	if lc.over {
@@ -185,7 +191,7 @@ func (lc *lockConn) lock(ctx, wait context.Context, start time.Time, x *lockedEn
 	// lock_timeout in the database ends the wait. A context that ends during a
 	// statement would break the connection, with all locks that it holds. So the
 	// statement runs under a later deadline, and only a cancellation ends it.
-	deadline, _ := wait.Deadline()
+	deadline, _ := wait.Deadline() // it has one, because sign-ins do not come here
 	query, cancel := context.WithDeadline(context.WithoutCancel(ctx), deadline.Add(lc.store.callTimeout()))
 	defer cancel()
 	defer context.AfterFunc(ctx, func() {
@@ -194,9 +200,11 @@ func (lc *lockConn) lock(ctx, wait context.Context, start time.Time, x *lockedEn
 		}
 	})()
 	err := lc.onConn(query, func(ctx context.Context, c *pgx.Conn) error {
+		// What is left of the wait is computed here, since onConn may call this again.
 		if err := lc.take(ctx, c, lockID(x.name), time.Until(deadline)); err != nil {
 			return err
 		}
+		// Read under the lock: each write names the version that it replaces.
 		var err error
 		x.entries, err = x.load(ctx, c)
 		return err
@@ -215,7 +223,9 @@ func (lc *lockConn) lock(ctx, wait context.Context, start time.Time, x *lockedEn
 
 // take waits for a lock, tunes the connection and notes what it was like before.
 // The statements of a batch are one transaction: if the lock is not given, all
-// settings are rolled back. A lock that is given outlives the transaction.
+// settings are rolled back. A lock that is given outlives the transaction. The
+// idle timeout is not needed earlier, since a session that waits is not idle. A
+// batch also takes one round trip instead of three.
 func (lc *lockConn) take(ctx context.Context, c *pgx.Conn, id int64, wait time.Duration) error {
 	var b pgx.Batch
 	b.Queue(beginWait, milliseconds(wait))
@@ -232,7 +242,7 @@ func (lc *lockConn) take(ctx context.Context, c *pgx.Conn, id int64, wait time.D
 	if closed := results.Close(); err == nil {
 		err = closed
 	}
-	if err == nil && !lc.tuned {
+	if err == nil && !lc.tuned { // an inner Update finds our own settings
 		lc.tuned, lc.idle, lc.appName = true, idle, appName
 	}
 	return err
@@ -254,6 +264,8 @@ func (lc *lockConn) do(ctx context.Context, what string, f func(context.Context,
 
 // onConn calls f with the connection. If the connection turns out to be broken,
 // it calls f again with a new one, on which it first takes the lost locks again.
+// The new one needs no slot, since it comes in the place of the old one. ctx ends
+// the tries.
 func (lc *lockConn) onConn(ctx context.Context, f func(context.Context, *pgx.Conn) error) error {
 	for {
 		if lc.conn == nil {
@@ -303,7 +315,8 @@ func (lc *lockConn) retake(ctx context.Context, c *pgx.Conn) error {
 			return err
 		}
 		// The record's version tells whether somebody else has saved. A write of our
-		// own whose outcome is unknown may have got through.
+		// own whose outcome is unknown may have got through. The mark need not be
+		// compared here: replace refuses to write over one that somebody else wrote.
 		known := x.entries[tokenstore.EntryRecord]
 		if !locked || version != known.version && (known.tried == 0 || version != known.tried) {
 			x.lost = true
@@ -315,6 +328,7 @@ func (lc *lockConn) retake(ctx context.Context, c *pgx.Conn) error {
 
 // unlock ends an Update inside another. The outer one goes on with the connection.
 func (lc *lockConn) unlock(x *lockedEntries) {
+	// Not the caller's context: a lock has to be freed after a cancellation too.
 	ctx, cancel := context.WithTimeout(context.Background(), lc.store.callTimeout())
 	defer cancel()
 	lc.mu.Lock()
@@ -336,7 +350,7 @@ func (lc *lockConn) end() {
 	defer cancel()
 	lc.mu.Lock()
 	defer lc.mu.Unlock()
-	lc.over = true
+	lc.over = true // inner Updates that still run get errOver
 	if lc.conn == nil {
 		return
 	}
