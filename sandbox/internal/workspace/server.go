@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/google/jsonschema-go/jsonschema"
@@ -32,7 +33,7 @@ type server struct {
 func (w *Workspace) MCPServer(user func(ctx context.Context, req mcp.Request) (User, bool)) *mcp.Server {
 	s := server{mcp.NewServer(
 		&mcp.Implementation{Name: "astravue-sandbox", Title: "Astravue (sandbox)", Version: "1.0.0"},
-		&mcp.ServerOptions{Instructions: instructions, Capabilities: &mcp.ServerCapabilities{}},
+		&mcp.ServerOptions{Instructions: instructions, Capabilities: &mcp.ServerCapabilities{}, SchemaCache: resolved},
 	), w, user}
 	s.addWork()
 	s.addTimers()
@@ -200,9 +201,26 @@ var kinds = map[reflect.Type]*jsonschema.Schema{
 	reflect.TypeFor[priority]():  {Type: "string", Enum: []any{"low", "medium", "high", "urgent"}},
 }
 
-// schema infers T's schema. jsonschema allows null for pointers and slices; the
-// schema does not, since no argument and no result is null.
+// A schema depends on its type alone, so a process infers and resolves it once. That
+// work is most of a start's, and tests start hundreds of sandboxes.
+var (
+	inferred sync.Map // of reflect.Type to *jsonschema.Schema
+	resolved = mcp.NewSchemaCache()
+)
+
+// schema returns T's schema, which nobody may change.
 func schema[T any]() *jsonschema.Schema {
+	of := reflect.TypeFor[T]()
+	s, ok := inferred.Load(of)
+	if !ok {
+		s, _ = inferred.LoadOrStore(of, infer[T]())
+	}
+	return s.(*jsonschema.Schema)
+}
+
+// infer infers T's schema. jsonschema allows null for pointers and slices; the
+// schema does not, since no argument and no result is null.
+func infer[T any]() *jsonschema.Schema {
 	s, err := jsonschema.For[T](&jsonschema.ForOptions{TypeSchemas: kinds})
 	if err != nil {
 		panic(err) // T cannot be put in JSON Schema; every test would fail
