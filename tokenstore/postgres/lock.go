@@ -49,11 +49,12 @@ const (
 // connection, so holders never wait for each other's connections.
 func (s *Store) acquire(ctx context.Context, key tokenstore.Key, x *lockedEntries) (inner context.Context, release func(), err error) {
 	start := time.Now()
-	wait, cancel := context.WithCancel(ctx)
+	wait := ctx
 	if !key.IsSignIn() { // a sign-in waits for a person, as long as ctx lasts
-		wait, cancel = context.WithTimeout(ctx, orDefault(s.LockTimeout, tokenstore.DefaultLockTimeout))
+		limited, cancel := context.WithTimeout(ctx, orDefault(s.LockTimeout, tokenstore.DefaultLockTimeout))
+		defer cancel()
+		wait = limited
 	}
-	defer cancel()
 
 	// One goroutine for each key waits in the database and the others wait here.
 	// Otherwise all who want one key would each take a connection. So the gate comes
@@ -276,9 +277,15 @@ func (lc *lockConn) onConn(ctx context.Context, f func(context.Context, *pgx.Con
 			lc.conn, lc.tuned = c, false
 		}
 		c := lc.conn.Conn()
+		refused := false
 		err := error(nil)
 		if !lc.tuned && len(lc.held) > 0 {
-			err = lc.retake(ctx, c)
+			if err = lc.retake(ctx, c); err != nil && !c.IsClosed() {
+				// It may have some of the locks and our settings, and end gives back
+				// what it takes for an untouched connection.
+				refused = true
+				_ = c.Close(ctx)
+			}
 		}
 		if err == nil {
 			err = lc.store.use(ctx, c, f)
@@ -288,7 +295,7 @@ func (lc *lockConn) onConn(ctx context.Context, f func(context.Context, *pgx.Con
 		}
 		lc.conn.Release() // destroys it
 		lc.conn = nil
-		if ctx.Err() != nil {
+		if refused || ctx.Err() != nil {
 			return err
 		}
 	}

@@ -536,6 +536,29 @@ func TestConnectionGoneInTheSection(t *testing.T) {
 	}
 }
 
+// The new connection has the lock again when the database refuses to show the entries.
+func TestNoLockStaysOnAConnectionThatIsGivenBack(t *testing.T) {
+	dsn := testenv.Postgres(t)
+	s, other, c := open(t, dsn, 4), open(t, dsn, 4), admin(t, dsn)
+	mustSave(t, s, grantKey, 1)
+	rename := func(from, to string) {
+		if _, err := c.Exec(t.Context(), "alter table "+from+" rename to "+to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Update(t.Context(), grantKey, func(ctx context.Context, l *tokenstore.Locked) error {
+		kill(t, c)
+		rename("astravue_mcp_tokens", "elsewhere")
+		defer rename("elsewhere", "astravue_mcp_tokens")
+		_, err := l.Save(t.Context(), grant(2))
+		return err
+	}); !errors.Is(err, tokenstore.ErrUnavailable) {
+		t.Errorf("got %v, want tokenstore.ErrUnavailable", err)
+	}
+	other.LockTimeout = time.Second
+	mustSave(t, other, grantKey, 3)
+}
+
 func TestFirstSaveWithoutConnection(t *testing.T) {
 	dsn := testenv.Postgres(t)
 	s, other, c := open(t, dsn, 4), open(t, dsn, 4), admin(t, dsn)
