@@ -9,11 +9,9 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"net"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -831,29 +829,57 @@ func TestQueueForThePool(t *testing.T) {
 	})
 }
 
-// TestStoppedHolder runs TestStoppedHolderChild in a process that is stopped.
+// A holder is a child's task: to take the lock of Key, or with GoOn, to go on under the lock.
+type holder struct {
+	DSN  string
+	Key  tokenstore.Key
+	GoOn bool
+}
+
+func TestMain(m *testing.M) {
+	goOn, result := make(chan struct{}), make(chan string)
+	testenv.Serve(func(task holder) string {
+		if task.GoOn {
+			close(goOn)
+		} else {
+			go func() { result <- fmt.Sprint(task.run(func() { result <- "held"; <-goOn })) }()
+		}
+		return <-result
+	})
+	os.Exit(m.Run())
+}
+
+// run calls held under the lock, and fails if a save is still possible then.
+func (h holder) run(held func()) error {
+	pool, err := pgxpool.New(context.Background(), h.DSN)
+	if err != nil {
+		return err
+	}
+	s := &postgres.Store{Pool: pool, Keys: []tokenstore.Secret{sealingKey(0)}, IdleTimeout: 500 * time.Millisecond}
+	return s.Update(context.Background(), h.Key, func(ctx context.Context, l *tokenstore.Locked) error {
+		held()
+		if h.Key.IsSignIn() {
+			return nil
+		}
+		if _, err := l.Save(ctx, grant(7)); !errors.Is(err, tokenstore.ErrUnavailable) {
+			return fmt.Errorf("a save after all: %v", err)
+		}
+		return nil
+	})
+}
+
 func TestStoppedHolder(t *testing.T) {
 	dsn := testenv.Postgres(t)
 	s := open(t, dsn, 2)
 	mustSave(t, s, grantKey, 1)
 	for _, key := range []tokenstore.Key{grantKey, grantKey.SignIn()} {
-		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestStoppedHolderChild$")
-		cmd.Env = append(os.Environ(), dsnVar+"="+dsn, "CHILD_KEY="+string(key))
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
+		child := testenv.Spawn(t)
+		child.Send(holder{DSN: dsn, Key: key})
+		var got string
+		if !child.Receive(&got) || got != "held" {
+			t.Fatalf("the holder: %s", got)
 		}
-		in, err := cmd.StdinPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := io.ReadFull(out, make([]byte, 5)); err != nil {
-			t.Fatal(err)
-		}
-		stop(t, cmd.Process)
+		stop(t, child.Process)
 		start := time.Now()
 		if err := s.Update(t.Context(), key, func(ctx context.Context, l *tokenstore.Locked) error {
 			if key.IsSignIn() {
@@ -867,37 +893,14 @@ func TestStoppedHolder(t *testing.T) {
 		if took := time.Since(start); took > 10*time.Second {
 			t.Errorf("%s: it took %v", key, took)
 		}
-		resume(t, cmd.Process)
-		in.Close()
-		said, _ := io.ReadAll(out)
-		if err := cmd.Wait(); err != nil {
-			t.Errorf("the holder: %v: %s", err, said)
+		resume(t, child.Process)
+		child.Send(holder{GoOn: true})
+		if !child.Receive(&got) || got != "<nil>" {
+			t.Errorf("the holder: %s", got)
 		}
 	}
 	if n := number(t, s, grantKey); n != 2 {
 		t.Errorf("record %d is stored: the stopped process has undone a save", n)
-	}
-}
-
-func TestStoppedHolderChild(t *testing.T) {
-	key := tokenstore.Key(os.Getenv("CHILD_KEY"))
-	if key == "" {
-		return // only a part of TestStoppedHolder
-	}
-	s := open(t, os.Getenv(dsnVar), 2)
-	s.IdleTimeout = 500 * time.Millisecond
-	if err := s.Update(t.Context(), key, func(ctx context.Context, l *tokenstore.Locked) error {
-		fmt.Println("held")
-		_, _ = io.Copy(io.Discard, os.Stdin)
-		if key.IsSignIn() {
-			return nil
-		}
-		if _, err := l.Save(ctx, grant(7)); !errors.Is(err, tokenstore.ErrUnavailable) {
-			t.Errorf("a save after all: %v", err)
-		}
-		return nil
-	}); err != nil {
-		t.Error(err)
 	}
 }
 
