@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"os/exec"
 	"runtime"
 	"strings"
 	"sync"
@@ -532,42 +531,50 @@ func TestOneOfTwoRacersDecides(t *testing.T) {
 	}
 }
 
-// TestMain is also the process of [TestPageIsWholeWhenTheProcessEnds] and [TestNobodyCanTell].
+// TestMain is also a child that has one listener.
 func TestMain(m *testing.M) {
-	switch os.Getenv("CALLBACK_TEST_PROCESS") {
-	case "":
-		os.Exit(m.Run())
-	case "start":
-		startProcess()
-		os.Exit(0)
+	var l *callback.Listener
+	testenv.Serve(func(task string) (result string) {
+		switch task {
+		case "listen":
+			var err error
+			if l, err = callback.Listen(context.Background(), callback.Config{}); err != nil {
+				panic(err)
+			}
+			return l.RedirectURI()
+		case "start":
+			return l.Start(authorization)
+		case "wait":
+			defer l.Close()
+			return fmt.Sprint(l.Wait(context.Background(), check, nil))
+		case "wait and exit":
+			_ = l.Wait(context.Background(), check, nil)
+			os.Exit(0) // at once, with nothing closed
+		}
+		panic("unknown task " + task)
+	})
+	os.Exit(m.Run())
+}
+
+// ask gives child a task and returns the result.
+func ask(t testing.TB, child *testenv.Child, task string) (result string) {
+	t.Helper()
+	child.Send(task)
+	if !child.Receive(&result) {
+		t.Fatalf("the child has died of the task %q", task)
 	}
-	l, err := callback.Listen(context.Background(), callback.Config{})
-	if err != nil {
-		panic(err)
-	}
-	fmt.Println(l.RedirectURI())
-	_ = l.Wait(context.Background(), check, nil)
-	os.Exit(0) // at once, with nothing closed
+	return result
 }
 
 func TestPageIsWholeWhenTheProcessEnds(t *testing.T) {
 	for range 5 {
-		self := exec.CommandContext(t.Context(), os.Args[0])
-		self.Env = append(os.Environ(), "CALLBACK_TEST_PROCESS=1")
-		self.Stderr = os.Stderr
-		out, err := self.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := self.Start(); err != nil {
-			t.Fatal(err)
-		}
-		var uri string
-		fmt.Fscan(out, &uri)
+		child := testenv.Spawn(t)
+		uri := ask(t, child, "listen")
+		child.Send("wait and exit")
 		if status := get(t, uri+"?state=right&code=good").StatusCode; status != 200 {
 			t.Errorf("status %d", status)
 		}
-		if err := self.Wait(); err != nil {
+		if err := child.Wait(); err != nil {
 			t.Error(err)
 		}
 	}

@@ -1,8 +1,6 @@
 package callback_test
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -223,46 +221,16 @@ func TestNobodyCanTell(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			cmd := exec.Command("/proc/self/exe")
-			cmd.Env = []string{"CALLBACK_TEST_PROCESS=start", "GORACE=atexit_sleep_ms=0"}
-			cmd.Dir, cmd.Stderr = "/", os.Stderr
+			cmd.Env, cmd.Dir = []string{}, "/"
 			asNobody(cmd)
-			out, err := cmd.StdoutPipe()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
-			defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
-			var page, uri, came string
-			if _, err := fmt.Fscan(out, &page, &uri); err != nil {
-				t.Fatal(err)
-			}
+			child := testenv.Start(t, cmd)
+			uri, page := ask(t, child, "listen"), ask(t, child, "start")
+			child.Send("wait")
 			want := play(t, page, uri+"?state=right&code=good")
-			if _, err := fmt.Fscan(out, &came); err != nil {
-				t.Fatal(err)
-			}
-			if (came == "twice") != (want != nil) || came == "other" {
-				t.Errorf("Wait returns %s", came)
+			var got string
+			if !child.Receive(&got) || got != fmt.Sprint(want) {
+				t.Errorf("Wait returns %q, want %v", got, want)
 			}
 		})
 	}
-}
-
-// startProcess is the process of TestNobodyCanTell.
-func startProcess() {
-	l, err := callback.Listen(context.Background(), callback.Config{})
-	if err != nil {
-		panic(err)
-	}
-	fmt.Println(l.Start(authorization), l.RedirectURI())
-	switch err := l.Wait(context.Background(), check, nil); {
-	case err == nil:
-		fmt.Println("none")
-	case errors.Is(err, callback.ErrOpenedTwice):
-		fmt.Println("twice")
-	default:
-		fmt.Println("other")
-	}
-	_ = l.Close()
 }

@@ -54,8 +54,16 @@ func Spawn(t testing.TB, env ...string) *Child {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(exe)
+	cmd.Env = append(os.Environ(), env...)
+	return Start(t, cmd)
+}
+
+// Start is [Spawn] for a child that runs as another user, in another folder or with few variables:
+// cmd starts this test binary so, and is not started yet.
+func Start(t testing.TB, cmd *exec.Cmd) *Child {
+	t.Helper()
 	// Under -race a process sleeps a second before it exits, unless told not to.
-	cmd.Env = append(append(os.Environ(), childVar+"=1", "GORACE=atexit_sleep_ms=0"), env...)
+	cmd.Env = append(cmd.Environ(), childVar+"=1", "GORACE=atexit_sleep_ms=0")
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
