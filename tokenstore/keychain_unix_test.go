@@ -102,7 +102,9 @@ func socketOf(t testing.TB, address string) string {
 }
 
 // ownSession runs the calling test once more, in a D-Bus session with a
-// keyring of its own, which it may break; only there it returns true.
+// keyring of its own, which it may break; only there it returns true. That
+// process is no child of testenv: dbus-run-session starts it, and its checks
+// need a [testing.T].
 func ownSession(t *testing.T) bool {
 	const inside = "ASTRAVUE_MCP_TEST_OWN_SESSION"
 	if os.Getenv(inside) != "" {

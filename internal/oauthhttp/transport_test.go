@@ -326,6 +326,8 @@ func TestTLSBelow12IsRefused(t *testing.T) {
 	}
 }
 
+// proxyChild is set in a process that runs one test again, with a proxy in its environment. Such a
+// process is no child of testenv: its checks need a [testing.T].
 const proxyChild = "OAUTHHTTP_TEST_PROXY_CHILD"
 
 func TestMain(m *testing.M) {

@@ -52,7 +52,8 @@ type Counts struct {
 	Late   int // calls that were given up and finished later
 }
 
-// childVar carries a child's orders.
+// childVar carries a child's orders. The children are not those of testenv: it would bring a driver
+// of Chromium, and more, into every test that imports this package.
 const childVar = "ASTRAVUE_MCP_TEST_STORE"
 
 type orders struct {

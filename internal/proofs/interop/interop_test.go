@@ -33,8 +33,8 @@ import (
 	"github.com/astravue/mcp-client-go/tokenstore"
 )
 
-// browserEnv, set to 1, makes the test program a browser. mcp-remote starts it, with the page as its
-// argument; so it takes no orders as a child of testenv.Spawn does.
+// browserEnv, set to 1, makes the test program a browser. The browser is no child of testenv:
+// mcp-remote starts it, with the page as its argument.
 const browserEnv = "ASTRAVUE_MCP_TEST_BROWSER"
 
 func TestMain(m *testing.M) {

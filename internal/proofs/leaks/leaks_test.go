@@ -28,7 +28,8 @@ import (
 	"github.com/astravue/mcp-client-go/sandbox"
 )
 
-// TestMain makes this binary the browser that the command opens, too.
+// TestMain makes this binary the browser that the command opens, too. The browser is no child of
+// testenv: the command starts it, with an address as its argument.
 func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) == "browser" {
 		if err := browse(context.Background(), os.Args[len(os.Args)-1], func(_, page string) { fmt.Println(page) }); err != nil {
