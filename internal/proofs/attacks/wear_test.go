@@ -106,7 +106,7 @@ func wearRows() (rows []attack) {
 		} {
 			rows = append(rows, attack{
 				id: "wear-" + a.id + "-" + form.id, who: mcpServer, gains: theCPU, does: "answers with " + a.does + form.does,
-				play: func(t *testing.T) (bool, string) { return wears(t, a.method, a.ask, nil, 1, form.answer) },
+				play: func(t *testing.T) (bool, string) { return wears(t, a.method, a.ask, nil, form.answer) },
 			})
 		}
 	}
@@ -232,7 +232,7 @@ func wearRows() (rows []attack) {
 		{"no-messages", "200,000 events that are no messages before the answer, each of which is logged", nil, func(w http.ResponseWriter, r *http.Request, id string, _ map[string]any) {
 			wearEvents(w)
 			some := strings.Repeat("data: x\n\n", 1000)
-			for range 200 {
+			for range 200 / part {
 				fmt.Fprint(w, some)
 			}
 			fmt.Fprintf(w, "data: %s\n\n", wearResult(id, `{"content":[]}`))
@@ -240,7 +240,7 @@ func wearRows() (rows []attack) {
 		{"others-responses", "100,000 responses to other requests before the answer", nil, func(w http.ResponseWriter, r *http.Request, id string, _ map[string]any) {
 			wearEvents(w)
 			some := strings.Repeat("data: "+wearResult(`"other"`, "{}")+"\n\n", 1000)
-			for range 100 {
+			for range 100 / part {
 				fmt.Fprint(w, some)
 			}
 			fmt.Fprintf(w, "data: %s\n\n", wearResult(id, `{"content":[]}`))
@@ -248,7 +248,7 @@ func wearRows() (rows []attack) {
 	} {
 		rows = append(rows, attack{
 			id: "wear-" + a.id, who: mcpServer, gains: theCPU + ", or " + theMemory, does: "answers a call with " + a.does,
-			play: func(t *testing.T) (bool, string) { return wears(t, "tools/call", askTool, a.options, 1, a.answer) },
+			play: func(t *testing.T) (bool, string) { return wears(t, "tools/call", askTool, a.options, a.answer) },
 		})
 	}
 
@@ -277,7 +277,7 @@ func wearRows() (rows []attack) {
 		rows = append(rows, attack{
 			id: "wear-question-" + a.id, who: mcpServer, gains: theCPU, does: "asks the user something with a schema of " + a.does + ", and then answers",
 			play: func(t *testing.T) (bool, string) {
-				return wears(t, "tools/call", askTool, asks, 1, func(w http.ResponseWriter, r *http.Request, id string, _ map[string]any) {
+				return wears(t, "tools/call", askTool, asks, func(w http.ResponseWriter, r *http.Request, id string, _ map[string]any) {
 					wearEvents(w)
 					fmt.Fprintf(w, "data: %s\n\n", `{"jsonrpc":"2.0","id":"a","method":"elicitation/create","params":{"message":"x","requestedSchema":`+a.schema()+`}}`)
 					_ = http.NewResponseController(w).Flush()
@@ -306,16 +306,17 @@ func wearRows() (rows []attack) {
 			{"cursor-stands", "a cursor that does not advance", func(int) string { return "a" }, ""},
 			{"cursor-returns", "cursors that lead around in a circle of 20", func(n int) string { return fmt.Sprint(n % 20) }, ""},
 			{"cursor-new", "a new cursor each time", func(n int) string { return fmt.Sprint(n) }, ""},
-			{"cursor-large", "a new cursor of 1 MiB each time", func(n int) string { return fmt.Sprint(n, strings.Repeat("x", mib)) }, ""},
-			{"pages-large", "a new cursor and 4 MiB of text each time", func(n int) string { return fmt.Sprint(n) }, `{"name":"a","inputSchema":{"type":"object"},"description":"` + strings.Repeat("x", 4*mib) + `"}`},
-			{"pages-many", "a new cursor and 10,000 items each time", func(n int) string { return fmt.Sprint(n) }, repeated(`{"name":"a"}`, 130_000)},
+			{"cursor-large", "a new cursor of 1 MiB each time", func(n int) string { return fmt.Sprint(n, strings.Repeat("x", mib/part)) }, ""},
+			{"pages-large", "a new cursor and 4 MiB of text each time", func(n int) string { return fmt.Sprint(n) }, `{"name":"a","inputSchema":{"type":"object"},"description":"` + strings.Repeat("x", 4*mib/part) + `"}`},
+			{"pages-many", "a new cursor and 10,000 items each time", func(n int) string { return fmt.Sprint(n) }, repeated(`{"name":"a"}`, 130_000/part)},
 		} {
 			rows = append(rows, attack{
 				id: "wear-" + strings.ReplaceAll(strings.TrimSuffix(l.method, "/list"), "/", "-") + "-" + a.id, who: mcpServer, gains: "a list that never ends: " + theMemory + ", and 22 requests a second",
 				does: "answers " + l.method + " with " + a.does,
 				play: func(t *testing.T) (bool, string) {
 					n := 0
-					return wears(t, l.method, l.ask, nil, 4, func(w http.ResponseWriter, r *http.Request, id string, _ map[string]any) {
+					client := &mcpclient.Client{MaxAnswer: 8 * mib / part}
+					return wearsAll(t, client, 4, l.method, l.ask, func(w http.ResponseWriter, r *http.Request, id string, _ map[string]any) {
 						n++
 						wearJSON(w, wearResult(id, fmt.Sprintf(`{"%s":[%s],"nextCursor":"%s"}`, l.member, a.items, a.next(n))))
 					})
@@ -327,7 +328,7 @@ func wearRows() (rows []attack) {
 		id: "wear-cursor-twice-named", who: mcpServer, gains: "a list that never ends",
 		does: "names nextCursor in small letters and in capitals, so that a check sees another cursor than the SDK",
 		play: func(t *testing.T) (bool, string) {
-			return wears(t, "tools/list", askTools, nil, 4, func(w http.ResponseWriter, r *http.Request, id string, _ map[string]any) {
+			return wearsAll(t, &mcpclient.Client{}, 4, "tools/list", askTools, func(w http.ResponseWriter, r *http.Request, id string, _ map[string]any) {
 				wearJSON(w, wearResult(id, `{"tools":[],"nextCursor":"","next\u0043ursor":"a","NEXTCURSOR":""}`))
 			})
 		},
