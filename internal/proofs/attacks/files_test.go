@@ -222,17 +222,18 @@ func filesIdentities() (rows []attack) {
 	for _, d := range []struct {
 		id, does, damage, code string
 		lost                   bool // the session
+		seals                  bool // the library makes the new identity, not (*filesVictim).seal
 	}{
-		{"fingerprint-empty", "identity.fingerprint is empty", `: >"$D/identity.fingerprint"`, "store_damaged", false},
-		{"fingerprint-cut", "identity.fingerprint is half there", `truncate -s 30 "$D/identity.fingerprint"`, "store_damaged", false},
-		{"fingerprint-long", "identity.fingerprint has more lines", `echo more >>"$D/identity.fingerprint"`, "store_damaged", false},
-		{"sealed-identity-empty", "identity.age is empty", `: >"$D/identity.age"`, "store_damaged", true},
-		{"sealed-identity-cut", "identity.age is half there", `truncate -s 100 "$D/identity.age"`, "store_damaged", true},
-		{"sealed-identity-cut-body", "identity.age lacks its last byte", `truncate -s -1 "$D/identity.age"`, "store_damaged", true},
-		{"sealed-identity-garbage", "identity.age is garbage", `echo garbage >"$D/identity.age"`, "store_damaged", true},
-		{"sealed-identity-gone", "identity.age is gone", `rm "$D/identity.age"`, "wrong_passphrase", true},
-		{"both-empty", "identity.age and identity.fingerprint are empty", `: >"$D/identity.age"; : >"$D/identity.fingerprint"`, "store_damaged", true},
-		{"both-gone", "identity.age and identity.fingerprint are gone", `rm "$D/identity.age" "$D/identity.fingerprint"`, "store_damaged", true},
+		{"fingerprint-empty", "identity.fingerprint is empty", `: >"$D/identity.fingerprint"`, "store_damaged", false, false},
+		{"fingerprint-cut", "identity.fingerprint is half there", `truncate -s 30 "$D/identity.fingerprint"`, "store_damaged", false, false},
+		{"fingerprint-long", "identity.fingerprint has more lines", `echo more >>"$D/identity.fingerprint"`, "store_damaged", false, false},
+		{"sealed-identity-empty", "identity.age is empty", `: >"$D/identity.age"`, "store_damaged", true, true},
+		{"sealed-identity-cut", "identity.age is half there", `truncate -s 100 "$D/identity.age"`, "store_damaged", true, false},
+		{"sealed-identity-cut-body", "identity.age lacks its last byte", `truncate -s -1 "$D/identity.age"`, "store_damaged", true, false},
+		{"sealed-identity-garbage", "identity.age is garbage", `echo garbage >"$D/identity.age"`, "store_damaged", true, false},
+		{"sealed-identity-gone", "identity.age is gone", `rm "$D/identity.age"`, "wrong_passphrase", true, false},
+		{"both-empty", "identity.age and identity.fingerprint are empty", `: >"$D/identity.age"; : >"$D/identity.fingerprint"`, "store_damaged", true, false},
+		{"both-gone", "identity.age and identity.fingerprint are gone", `rm "$D/identity.age" "$D/identity.fingerprint"`, "store_damaged", true, true},
 	} {
 		rows = append(rows, attack{
 			id: "damaged-" + d.id, who: "a full disk, or " + folderUser, gains: "a store that no hint brings back",
@@ -259,6 +260,13 @@ func filesIdentities() (rows []attack) {
 				}
 				if kept := v.access() == filesAccess; kept == d.lost {
 					return true, fmt.Sprintf("the session is kept: %v", kept)
+				}
+				if d.lost && !d.seals {
+					// The folder has neither file, as in a row that seals: a sign-in would make both.
+					if left, _ := filepath.Glob(v.path("$D/identity.[af]*")); len(left) > 0 {
+						return true, "the hints leave " + strings.Join(left, " ")
+					}
+					v.seal()
 				}
 				if d.lost {
 					v.signIn("new-access-token-0123456789", time.Hour) // what login's hint ends in; it fails the test if it fails

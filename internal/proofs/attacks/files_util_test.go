@@ -57,31 +57,38 @@ func newFilesVictim(t *testing.T) *filesVictim {
 	t.Cleanup(func() { _ = os.RemoveAll(base) })
 	v := &filesVictim{t: t, program: program, base: base, server: "http://127.0.0.1:9/mcp"}
 	v.sh(`chmod 0755 . && mkdir -m 0700 -p "$C" "$D"`)
+	v.write("$I", v.seal())
+	v.write("$P", filesPhrase+"\n")
+	v.write("$S", filesSecret+"\n")
+	v.env = []string{"ASTRAVUE_MCP_PASSPHRASE_FILE=" + v.path("$P")}
+	v.signIn(filesAccess, time.Hour)
+	return v
+}
+
+// seal writes an identity.age that the passphrase opens at once, and returns the identity. One that
+// the library makes takes half a second of the processor each time that it is opened.
+func (v *filesVictim) seal() string {
+	v.t.Helper()
 	identity, err := age.GenerateX25519Identity()
 	if err != nil {
-		t.Fatal(err)
+		v.t.Fatal(err)
 	}
 	lock, err := age.NewScryptRecipient(filesPhrase)
 	if err != nil {
-		t.Fatal(err)
+		v.t.Fatal(err)
 	}
 	lock.SetWorkFactor(8)
 	var sealed bytes.Buffer
 	w, err := age.Encrypt(&sealed, lock)
 	if err != nil {
-		t.Fatal(err)
+		v.t.Fatal(err)
 	}
 	_, err = w.Write([]byte(identity.String() + "\n"))
 	if err = errors.Join(err, w.Close()); err != nil {
-		t.Fatal(err)
+		v.t.Fatal(err)
 	}
 	v.write("$D/identity.age", sealed.String())
-	v.write("$P", filesPhrase+"\n")
-	v.write("$I", identity.String()+"\n")
-	v.write("$S", filesSecret+"\n")
-	v.env = []string{"ASTRAVUE_MCP_PASSPHRASE_FILE=" + v.path("$P")}
-	v.signIn(filesAccess, time.Hour)
-	return v
+	return identity.String() + "\n"
 }
 
 func (v *filesVictim) store() *tokenstore.File {
