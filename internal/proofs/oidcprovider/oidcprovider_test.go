@@ -448,12 +448,9 @@ func (e *env) session(t *testing.T, c *mcpclient.Client) *mcp.ClientSession {
 	return connect(t, c)
 }
 
-// refreshed reports whether the provider has been asked for n refreshes.
+// refreshed reports whether n refreshes have an answer.
 func (e *env) refreshed(n int) func() bool {
-	return func() bool {
-		sent, _ := e.proxy.refreshes()
-		return sent >= n
-	}
+	return func() bool { return e.proxy.refreshed() >= n }
 }
 
 // once checks that no refresh token was sent twice.

@@ -28,6 +28,7 @@ type proxy struct {
 	fault    fault
 	trace    []string
 	spent    map[string]int // how often each refresh token was sent
+	answered int            // refreshes that have an answer
 	requests []url.Values   // at the token endpoint
 }
 
@@ -177,11 +178,14 @@ func kindOf(req *http.Request, form url.Values) string {
 	return ""
 }
 
-// saw notes an event, and the same one many times over as one.
+// saw notes an event. An event that repeats is noted once.
 func (p *proxy) saw(kind string, what ...string) {
 	event := kind + " " + strings.Join(what, " ")
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if kind == "refresh" {
+		p.answered++
+	}
 	if !slices.Contains(p.trace[max(len(p.trace)-1, 0):], event) {
 		p.trace = append(p.trace, event)
 	}
@@ -214,6 +218,13 @@ func (p *proxy) refreshes() (sent, tokens int) {
 		sent += n
 	}
 	return sent, len(p.spent)
+}
+
+// refreshed returns how many refreshes have an answer, which the trace then shows.
+func (p *proxy) refreshed() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.answered
 }
 
 // forms returns what was sent to the token endpoint.
