@@ -201,8 +201,9 @@ type filesRun struct {
 	hint   string
 }
 
-// filesPatience is when a command is taken to hang.
-const filesPatience = 10 * time.Second
+// filesPatience is when a command is taken to hang. It is long, since a command may open a sealed
+// identity several times, on a machine that does much else.
+const filesPatience = 30 * time.Second
 
 func (v *filesVictim) command(args ...string) *exec.Cmd {
 	cmd := exec.Command(v.program, args...)
