@@ -30,8 +30,8 @@ type arrival struct {
 	change func(*visit) // of the client, before its first use
 }
 
-// A verdict is what becomes of some arrivals.
-type verdict struct {
+// An arrivalDecision is what becomes of some arrivals.
+type arrivalDecision struct {
 	on     []*arrival
 	answer string // to the browser, in visit.answers' words
 	err    string // what identity says; waits: the sign-in goes on
@@ -70,11 +70,11 @@ type visit struct {
 	answers []string
 }
 
-// verdicts: what does not carry the state of this sign-in changes nothing, whoever sends it, and
-// learns nothing but that it is not wanted. What carries it is an answer of the server's, by way of
-// the user's browser: the first one counts. No answer costs more than this sign-in: the session
-// that was there before stays, and so does the registration.
-var verdicts = []verdict{
+// A request without the state of this sign-in changes nothing, whoever sends it, and learns only
+// that it is not wanted. A request with the state is an answer of the server, sent through the
+// user's browser; the first one counts. No answer costs more than this sign-in: the session that
+// was there before stays, and so does the registration.
+var arrivalDecisions = []arrivalDecision{
 	{
 		on: []*arrival{
 			get("another path", "/other"), get("favicon", "/favicon.ico"), get("a slash more", "/callback/"),
@@ -439,8 +439,8 @@ func (v *visit) stop(ctx context.Context, address string) error {
 
 func callbackList(t *testing.T, s *suite) string {
 	var arrivals []*arrival
-	of := map[*arrival]verdict{}
-	for _, d := range verdicts {
+	of := map[*arrival]arrivalDecision{}
+	for _, d := range arrivalDecisions {
 		for _, a := range d.on {
 			arrivals = append(arrivals, a)
 			of[a] = d
@@ -454,7 +454,7 @@ func callbackList(t *testing.T, s *suite) string {
 	s.cases(t, labels, func(t *testing.T, i int) { read[i] = s.arrive(t, arrivals[i], of[arrivals[i]]) })
 	var rows [][]string
 	next := 0
-	for _, d := range verdicts {
+	for _, d := range arrivalDecisions {
 		var sentences []string
 		for range d.on {
 			if s := read[next]; s != "" && !slices.Contains(sentences, s) {
@@ -481,7 +481,7 @@ and given back when the page has been served.
 `
 
 // arrive plays a to a sign-in where an older session is there.
-func (s *suite) arrive(t *testing.T, a *arrival, d verdict) string {
+func (s *suite) arrive(t *testing.T, a *arrival, d arrivalDecision) string {
 	v := &visit{came: make(chan *url.URL, 1), pasted: make(chan string), told: make(chan error, 1), done: make(chan error, 1)}
 	v.env = newEnv(t, s.servers, s.servers.modern, nil)
 	var over atomic.Bool
@@ -543,7 +543,7 @@ func (s *suite) arrive(t *testing.T, a *arrival, d verdict) string {
 }
 
 // signIn signs in, and has a happen when the browser would come back.
-func (v *visit) signIn(a *arrival, d verdict, before kept) error {
+func (v *visit) signIn(a *arrival, d arrivalDecision, before kept) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	v.cancel = cancel
