@@ -19,11 +19,7 @@ import (
 // the page that they end on.
 func TestInBrowser(t *testing.T) {
 	browser := testenv.Chromium(t)
-	srv, err := sandbox.Start(sandbox.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer srv.Close()
+	srv := testenv.Sandbox(t, sandbox.Options{})
 	username, approve, deny := chromedp.CSS("#username"), chromedp.CSS("#approve"), chromedp.CSS("#deny")
 	for _, test := range []struct {
 		name    string

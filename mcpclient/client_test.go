@@ -29,12 +29,7 @@ import (
 func start(t *testing.T, o sandbox.Options) *sandbox.Server {
 	t.Helper()
 	o.AutoApprove = true
-	srv, err := sandbox.Start(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = srv.Close() })
-	return srv
+	return testenv.Sandbox(t, o)
 }
 
 // A fakeBrowser follows redirects, as a browser does whose user has a session.

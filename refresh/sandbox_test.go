@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/astravue/mcp-client-go/internal/clock"
+	"github.com/astravue/mcp-client-go/internal/testenv"
 	"github.com/astravue/mcp-client-go/refresh"
 	"github.com/astravue/mcp-client-go/sandbox"
 	"github.com/astravue/mcp-client-go/tokenstore"
@@ -19,11 +20,7 @@ import (
 // Keycloak document.
 func newSandbox(t *testing.T, confidential bool) (*sandbox.Server, *tokenstore.Memory) {
 	t.Helper()
-	sb, err := sandbox.Start(sandbox.Options{CheckSession: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = sb.Close() })
+	sb := testenv.Sandbox(t, sandbox.Options{CheckSession: true})
 	o, secret, method := sandbox.IssueOptions{}, "", "none"
 	if confidential {
 		o.ClientID, secret = sb.App()

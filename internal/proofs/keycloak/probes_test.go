@@ -298,11 +298,7 @@ var probes = []struct {
 // TestProbes compares the sandbox with Keycloak.
 func TestProbes(t *testing.T) {
 	k := testenv.Keycloak(t, "")
-	box, err := sandbox.Start(sandbox.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer box.Close()
+	box := testenv.Sandbox(t, sandbox.Options{})
 	callbacks := make(chan url.Values, 1)
 	callback := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/callback" {
