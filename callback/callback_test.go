@@ -597,18 +597,13 @@ func TestPageIsWholeWhenClosed(t *testing.T) {
 	}
 }
 
-// arrives returns when a request waits for its answer, which can be seen from
-// nothing that it does.
+// arrives returns when a request waits for its answer. Only its stack shows that.
 func arrives(t testing.TB) {
 	t.Helper()
 	stacks := make([]byte, 1<<20)
-	for range 1000 {
-		if bytes.Contains(stacks[:runtime.Stack(stacks, true)], []byte("callback.(*Listener).answer(")) {
-			return
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
-	t.Fatal("no request arrives")
+	testenv.Eventually(t, "a request arrives", func() bool {
+		return bytes.Contains(stacks[:runtime.Stack(stacks, true)], []byte("callback.(*Listener).answer("))
+	})
 }
 
 func TestAnswerBeforeWait(t *testing.T) {

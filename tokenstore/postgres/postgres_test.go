@@ -459,9 +459,7 @@ func kill(t testing.TB, c *pgx.Conn) {
 	if n := len(query[bool](t, c, `select pg_terminate_backend(pid) `+holders)); n == 0 {
 		t.Fatal("nobody holds a lock")
 	}
-	for len(query[int](t, c, `select pid `+holders)) > 0 {
-		time.Sleep(5 * time.Millisecond)
-	}
+	testenv.Eventually(t, "the connections are gone", func() bool { return len(query[int](t, c, `select pid `+holders)) == 0 })
 }
 
 func TestConnectionGoneInTheSection(t *testing.T) {
@@ -642,19 +640,13 @@ func TestCancelledInTheDatabase(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- save(ctx, other, grantKey, 2) }()
-		for !waiting() {
-			time.Sleep(time.Millisecond)
-		}
+		testenv.Eventually(t, "an Update waits for the lock", waiting)
 		cancel()
 		start := time.Now()
 		if err := <-done; !errors.Is(err, context.Canceled) || time.Since(start) > time.Second {
 			t.Errorf("got %v after %v, want context.Canceled at once", err, time.Since(start))
 		}
-		for deadline := time.Now().Add(5 * time.Second); waiting(); time.Sleep(time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatal("the database still waits for nobody")
-			}
-		}
+		testenv.Eventually(t, "the database no longer waits", func() bool { return !waiting() })
 		return nil
 	}); err != nil {
 		t.Error(err)
@@ -734,11 +726,7 @@ func TestSignInsBesideThePool(t *testing.T) {
 	if err := other.Update(t.Context(), tokenstore.Key("3").SignIn(), func(context.Context, *tokenstore.Locked) error { return nil }); err != nil {
 		t.Error(err)
 	}
-	for deadline := time.Now().Add(5 * time.Second); query[int](t, c, count)[0] > 5; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("the sign-ins' connection is still open")
-		}
-	}
+	testenv.Eventually(t, "the sign-ins' connection is closed", func() bool { return query[int](t, c, count)[0] <= 5 })
 }
 
 // Sign-ins whose database does not answer wait beside each other, not one after another.
