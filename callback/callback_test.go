@@ -553,6 +553,7 @@ func TestMain(m *testing.M) {
 		}
 		panic("unknown task " + task)
 	})
+	testenv.SideBySide(6)
 	os.Exit(m.Run())
 }
 
@@ -666,7 +667,7 @@ func TestSlowBrowser(t *testing.T) {
 
 // TestHalfARequest leaves a request unfinished for as long as it may.
 func TestHalfARequest(t *testing.T) {
-	t.Parallel() // with the browser's tests, which take as long
+	t.Parallel() // it waits for the listener to give up
 	l := listen(t, callback.Config{})
 	result := wait(t.Context(), l, check, nil)
 	conn, err := net.Dial("tcp", authority(l))
@@ -856,21 +857,23 @@ func TestClosedPasteChannelIsNotRead(t *testing.T) {
 func TestNoGoroutineStays(t *testing.T) {
 	client.CloseIdleConnections()
 	before := runtime.NumGoroutine()
+	var wg sync.WaitGroup
 	for range 10 {
 		l := listen(t, callback.Config{})
 		spare, err := net.Dial("tcp", authority(l))
 		if err != nil {
 			t.Fatal(err)
 		}
-		page := make(chan *http.Response, 1)
-		go func() { page <- get(t, l.RedirectURI()+"?state=right&code=good") }()
-		if err := l.Wait(t.Context(), check, nil); err != nil {
-			t.Fatal(err)
-		}
-		l.Close()
-		<-page
-		spare.Close()
+		wg.Go(func() { get(t, l.RedirectURI()+"?state=right&code=good") })
+		wg.Go(func() {
+			if err := l.Wait(t.Context(), check, nil); err != nil {
+				t.Error(err)
+			}
+			l.Close()
+			spare.Close()
+		})
 	}
+	wg.Wait()
 	for range 100 {
 		if runtime.NumGoroutine() <= before {
 			return

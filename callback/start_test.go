@@ -167,6 +167,7 @@ func TestAnyBrowser(t *testing.T) {
 // anybody's, do to its start page.
 func TestNobodyCanTell(t *testing.T) {
 	testenv.Need(t, "a second user", runtime.GOOS == "linux" && os.Geteuid() == 0, "only root on Linux can be somebody else")
+	t.Parallel() // it waits until nobody else can come
 	for name, play := range map[string]func(t *testing.T, page, answer string) (want error){
 		"one browser": func(t *testing.T, page, answer string) error {
 			browser := sent(t, page)
