@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 	"unicode"
@@ -30,6 +31,7 @@ func discover(t *testing.T, p pages, r discovery.Request) (*discovery.Configurat
 }
 
 func TestOrderOfAddresses(t *testing.T) {
+	t.Parallel() // with the tests that wait
 	const announced = "https://meta.example.com/resource"
 	challenge := discovery.Challenge{Scheme: "Bearer", ResourceMetadata: announced}
 	origin := but(resourceDoc, server, "https://api.example.com")
@@ -100,6 +102,7 @@ func TestOrderOfAddresses(t *testing.T) {
 // A document that is not to be believed ends the search. There is a good one at
 // every other address, and none of them is asked for.
 func TestStops(t *testing.T) {
+	t.Parallel() // with the tests that wait
 	everywhere := pages{path: doc(resourceDoc), root: doc(resourceDoc), rfc8414: doc(serverDoc), insert: doc(serverDoc), oidc: doc(serverDoc)}
 	mismatch := func(at, field, want, got string) func(error) bool {
 		return func(err error) bool {
@@ -312,9 +315,13 @@ func TestPinnedIssuer(t *testing.T) {
 // A document found elsewhere may state the pinned issuer only if all of its
 // endpoints are there.
 func TestForeignEndpoints(t *testing.T) {
+	t.Parallel() // with the tests that wait
 	const pin, bare = "https://login.example/realms/y", "https://login.example"
 	const template = "https://login.example/{tenantid}/v2.0"
 	names := []string{"authorization_endpoint", "token_endpoint", "registration_endpoint", "revocation_endpoint", "userinfo_endpoint", "device_authorization_endpoint"}
+	var document atomic.Value // a string
+	document.Store("")
+	hc, _ := good.with(pages{rfc8414: func(w http.ResponseWriter, r *http.Request) { doc(document.Load().(string))(w, r) }}).serve(t)
 	refused := func(t *testing.T, issuer string, change map[string]any) error {
 		t.Helper()
 		m := map[string]any{"issuer": issuer, "code_challenge_methods_supported": []string{"S256"}}
@@ -328,7 +335,11 @@ func TestForeignEndpoints(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c, _, err := discover(t, good.with(pages{rfc8414: doc(string(data))}), discovery.Request{Issuer: issuer})
+		document.Store(string(data))
+		c, err := discovery.Discover(t.Context(), discovery.Request{Server: server, Issuer: issuer, HTTPClient: hc})
+		if (c == nil) == (err == nil) {
+			t.Fatalf("Discover = %v, %v", c, err)
+		}
 		if err == nil && (c.Issuer != issuer || c.AuthorizationServerURL != rfc8414) {
 			t.Errorf("found %+v", c)
 		}
@@ -612,7 +623,9 @@ func TestServerAddress(t *testing.T) {
 }
 
 func TestSlowServer(t *testing.T) {
+	t.Parallel() // it waits
 	t.Run("the context ends the search", func(t *testing.T) {
+		t.Parallel()
 		hc, requests := good.with(pages{path: hang, root: doc(resourceDoc)}).serve(t)
 		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 		defer cancel()
@@ -625,6 +638,7 @@ func TestSlowServer(t *testing.T) {
 		}
 	})
 	t.Run("the client's timeout ends one request", func(t *testing.T) {
+		t.Parallel()
 		hc, _ := good.with(pages{path: hang, root: doc(resourceDoc)}).serve(t)
 		hc.Timeout = time.Second
 		c, err := discovery.Discover(t.Context(), discovery.Request{Server: server, HTTPClient: hc})
