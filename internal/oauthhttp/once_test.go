@@ -234,6 +234,7 @@ func TestNothingIsSentAfterTheDeadline(t *testing.T) {
 }
 
 func TestOutcomeOfACancelledRequest(t *testing.T) {
+	t.Parallel() // it waits for deadlines
 	got := make(chan struct{}, 1)
 	silent := "http://" + raw(t, func(c net.Conn) {
 		if read(c) {
@@ -260,6 +261,7 @@ func TestOutcomeOfACancelledRequest(t *testing.T) {
 		})
 	}
 	t.Run("deadline", func(t *testing.T) {
+		t.Parallel()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		_, err := RequestToken(ctx, nil, silent, refreshForm(), public("c"))
@@ -269,6 +271,7 @@ func TestOutcomeOfACancelledRequest(t *testing.T) {
 		}
 	})
 	t.Run("timeout of the client", func(t *testing.T) {
+		t.Parallel()
 		_, err := RequestToken(t.Context(), &http.Client{Timeout: time.Second}, silent, refreshForm(), public("c"))
 		wantOutcome(t, err, Unknown)
 		if !errors.Is(err, context.DeadlineExceeded) {
@@ -294,6 +297,7 @@ func TestOutcomeOfACancelledRequest(t *testing.T) {
 }
 
 func TestOutcomeUnderHTTP2(t *testing.T) {
+	t.Parallel() // it waits for deadlines
 	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if _, _ = io.Copy(io.Discard, r.Body); r.URL.Path == "/hang" {
 			<-r.Context().Done()
@@ -302,9 +306,10 @@ func TestOutcomeUnderHTTP2(t *testing.T) {
 	}))
 	srv.EnableHTTP2 = true
 	srv.StartTLS()
-	defer srv.Close()
+	t.Cleanup(srv.Close)
 	for _, name := range []string{"new connection", "connection in use"} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			roots := x509.NewCertPool()
 			roots.AddCert(srv.Certificate())
 			hc := &http.Client{Transport: &Transport{TLS: &tls.Config{RootCAs: roots}}}

@@ -337,6 +337,7 @@ func TestMain(m *testing.M) {
 			os.Unsetenv(strings.ToLower(name))
 		}
 	}
+	testenv.SideBySide(4)
 	os.Exit(m.Run())
 }
 
