@@ -462,6 +462,7 @@ func TestSignInThatEndedElsewhere(t *testing.T) {
 }
 
 func TestServerOutOfReach(t *testing.T) {
+	t.Parallel() // it waits for further tries
 	srv := startSandbox(t)
 	a := startApp(t, srv, nil)
 	b := newBrowser(t)
@@ -563,6 +564,7 @@ func TestWhoMayBeginASignIn(t *testing.T) {
 
 // TestManySignIns begins sign-ins without end from one browser, while Astravue is slow.
 func TestManySignIns(t *testing.T) {
+	t.Parallel() // it waits for turns
 	srv := startSandbox(t)
 	a := startApp(t, srv, nil)
 	undo := srv.Fail(sandbox.StepResourceMetadata, sandbox.Fault{Delay: time.Minute})
