@@ -57,6 +57,7 @@ var files = map[string]func(dir string) *tokenstore.File{
 }
 
 func TestFile(t *testing.T) {
+	t.Parallel()
 	for name, open := range files {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel() // it waits for locks
@@ -68,6 +69,7 @@ func TestFile(t *testing.T) {
 // No call of a File is given up: what it has told the file system is done when
 // it returns, however its context ends.
 func TestFileProcesses(t *testing.T) {
+	t.Parallel()
 	for name, open := range files {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel() // it waits for processes
@@ -282,6 +284,7 @@ func TestFileIdentityFile(t *testing.T) {
 }
 
 func TestFileDamaged(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	f := &tokenstore.File{Dir: dir, Identity: identity}
 	mustSave(t, f, home, "home")

@@ -217,6 +217,7 @@ type damagedRing struct {
 func (d damagedRing) Damage(_ testing.TB, key tokenstore.Key) { d.damage(key) }
 
 func TestKeychainWithinLimits(t *testing.T) {
+	t.Parallel()
 	first := func(r *strictRing, key tokenstore.Key, part string) string {
 		return r.names(strings.TrimPrefix(head(key), headPrefix) + part)[0]
 	}
@@ -358,6 +359,7 @@ func TestKeychainReaderOvertaken(t *testing.T) {
 
 // A keychain that does not answer in time may do what it was told all the same.
 func TestKeychainKeepsTheLockOfACallThatWasGivenUp(t *testing.T) {
+	t.Parallel() // it waits for locks
 	r := newRing(t)
 	dir := t.TempDir()
 	k, other := r.open(dir), r.open(dir)

@@ -14,6 +14,7 @@ import (
 )
 
 func TestLockTimeout(t *testing.T) {
+	t.Parallel()
 	const limit = 50 * time.Millisecond
 	dir := t.TempDir()
 	keychain := newRing(t).open(t.TempDir())
@@ -24,6 +25,7 @@ func TestLockTimeout(t *testing.T) {
 		"memory":   &tokenstore.Memory{LockTimeout: limit},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel() // it waits for locks
 			nothing := func(context.Context, *tokenstore.Locked) error { return nil }
 			if err := s.Update(t.Context(), work, func(ctx context.Context, _ *tokenstore.Locked) error {
 				return s.Update(ctx, work.SignIn(), func(ctx context.Context, _ *tokenstore.Locked) error {

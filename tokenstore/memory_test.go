@@ -11,6 +11,7 @@ import (
 )
 
 func TestMemory(t *testing.T) {
+	t.Parallel() // it waits for locks
 	storetest.Run(t, func(testing.TB) tokenstore.Store { return new(tokenstore.Memory) })
 }
 

@@ -47,6 +47,7 @@ func TestReadSecretFile(t *testing.T) {
 
 // A pipe that nobody writes to ends with the context, and one without a writer at once.
 func TestReadSecretFileWaitsNoLongerThanItsContext(t *testing.T) {
+	t.Parallel()
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
