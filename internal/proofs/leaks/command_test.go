@@ -161,6 +161,7 @@ func (e *env) watch() (stop func() (programs int)) {
 
 // All commands, and those that fail, with all that they write and start.
 func TestCommand(t *testing.T) {
+	t.Parallel() // no test that runs beside it starts a process
 	e := newEnv(t, "code", "code_verifier", "state", "access_token", "refresh_token", "registration_access_token", "client_secret", "identity", "passphrase")
 	// The tests' binary, under the command's name, is the command with a clock that can be moved.
 	m := newMachine(t, e, "../../../cmd/astravue-mcp", "test", "-c")

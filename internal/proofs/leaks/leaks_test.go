@@ -38,6 +38,7 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	testenv.SideBySide(6)
 	os.Exit(m.Run())
 }
 

@@ -81,13 +81,12 @@ func (e *env) live(where string, newClient func() *mcpclient.Client, spoil func(
 
 // Every step goes wrong in every way that the sandbox knows.
 func TestErrorsOfFaults(t *testing.T) {
+	t.Parallel() // it waits for sign-ins that do not end
 	for _, step := range []sandbox.Step{
 		"", sandbox.StepChallenge, sandbox.StepResourceMetadata, sandbox.StepServerMetadata, sandbox.StepRegister,
 		sandbox.StepAuthorize, sandbox.StepExchange, sandbox.StepRefresh, sandbox.StepRevoke, sandbox.StepMCP,
 	} {
 		t.Run(string("at "+step), func(t *testing.T) {
-			t.Parallel()
-			e := newEnv(t, "client_secret")
 			for name, f := range map[string]sandbox.Fault{
 				"refused":       {Status: 400, Body: `{"error":"invalid_grant"}`},
 				"unauthorized":  {Status: 401, Body: `{"error":"invalid_client"}`},
@@ -99,29 +98,32 @@ func TestErrorsOfFaults(t *testing.T) {
 				"cut off":       {CarryOut: true, Drop: true, Cut: 200},
 				"lost":          {CarryOut: true, Drop: true},
 			} {
-				store := new(tokenstore.Memory)
-				undo := func() {}
-				if step != "" && step != sandbox.StepMCP {
-					undo = e.srv.Fail(step, f)
-				}
-				e.srv.ClearRequests()
-				e.live(name, func() *mcpclient.Client {
-					c := e.newClient(store)
-					if step == sandbox.StepAuthorize {
-						c.SignInTimeout = time.Second // the browser does not always come back
+				t.Run(name, func(t *testing.T) {
+					t.Parallel()
+					e := newEnv(t, "client_secret")
+					store := new(tokenstore.Memory)
+					if step != "" && step != sandbox.StepMCP {
+						e.srv.Fail(step, f)
 					}
-					return c
-				}, func() {
-					if step == sandbox.StepMCP {
-						undo = e.srv.Fail(step, f)
+					e.live(name, func() *mcpclient.Client {
+						c := e.newClient(store)
+						if step == sandbox.StepAuthorize {
+							c.SignInTimeout = 2 * time.Second // the browser does not always come back
+						}
+						return c
+					}, func() {
+						if step == sandbox.StepMCP {
+							e.srv.Fail(step, f)
+						}
+					})
+					if step != "" && !slices.ContainsFunc(e.srv.Requests(), func(r sandbox.Request) bool { return r.Fault && r.Step == step }) {
+						t.Error("nothing went wrong")
+					}
+					if step == "" {
+						e.Want(t, "code", "code_verifier", "state", "access_token", "refresh_token", "registration_access_token")
 					}
 				})
-				undo()
-				if step != "" && !slices.ContainsFunc(e.srv.Requests(), func(r sandbox.Request) bool { return r.Fault && r.Step == step }) {
-					t.Errorf("%s: nothing went wrong", name)
-				}
 				if step == "" {
-					e.Want(t, "code", "code_verifier", "state", "access_token", "refresh_token", "registration_access_token")
 					break
 				}
 			}
@@ -163,6 +165,7 @@ func (e *echo) RoundTrip(req *http.Request) (*http.Response, error) {
 }
 
 func TestErrorsOfServersThatEcho(t *testing.T) {
+	t.Parallel()
 	answer := func(status int, header, body string) *http.Response {
 		resp := &http.Response{StatusCode: status, Status: http.StatusText(status), Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body))}
 		name, value, _ := strings.Cut(header, ": ")
