@@ -83,6 +83,9 @@ func seconds(life time.Duration) string { return fmt.Sprintf("%gs", life.Seconds
 // store each token is renewed by one request, in the last quarter of its life or afterwards, and no
 // call fails.
 func TestOneRefresh(t *testing.T) {
+	if bare {
+		t.Parallel()
+	}
 	brief := func(kind string, endpoint, life time.Duration) bool {
 		switch endpoint {
 		case 0:
@@ -221,6 +224,9 @@ func deadOnArrival(t *testing.T, p storeSpec, endpoint, life time.Duration) {
 // Calls go on for some lives of a token, by a clock that nobody moves. The first process that sees the
 // last quarter of a life begin renews the token, and the others do not.
 func TestOneRefreshWhileCallsGoOn(t *testing.T) {
+	if bare {
+		t.Parallel()
+	}
 	for _, kind := range []string{"keychain", "file", "postgres"} {
 		if kind != "file" && !long && *roundsFlag == 0 {
 			continue
@@ -303,6 +309,9 @@ func TestOneRefreshFromColdStart(t *testing.T) {
 // timeout, and their errors name the holder. Calls go on when the holder goes on or dies, or when the
 // database takes the lock away from a holder that says nothing.
 func TestStoppedWhileHoldingTheLock(t *testing.T) {
+	if bare {
+		t.Parallel()
+	}
 	testenv.Need(t, "a platform that can stop a process", canStop, "this one cannot")
 	for _, kind := range []string{"keychain", "file", "postgres"} {
 		t.Run(kind, func(t *testing.T) {

@@ -28,7 +28,13 @@ import (
 	"github.com/astravue/mcp-client-go/tokenstore/postgres"
 )
 
-var long = os.Getenv(testenv.Long) == "1"
+var (
+	long = os.Getenv(testenv.Long) == "1"
+
+	// bare is set on a machine with Go alone. The tests that wait then do so side by side. Elsewhere
+	// each has the machine to itself.
+	bare = os.Getenv(testenv.CI) != "1" && !long
+)
 
 // A task is what a child does next: one of its members.
 type task struct {
@@ -57,6 +63,9 @@ func TestMain(m *testing.M) {
 		}
 		return r
 	})
+	if bare {
+		testenv.SideBySide(4)
+	}
 	os.Exit(m.Run())
 }
 
