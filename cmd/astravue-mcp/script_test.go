@@ -467,18 +467,33 @@ func writeIdentity(file string) error {
 // cmdSealed gives the store an identity that a passphrase opens at once: sealed PASSPHRASE. One that the
 // command makes takes half a second of the processor each time that it is opened.
 func cmdSealed(ts *testscript.TestScript, neg bool, args []string) {
+	ts.Check(seal(ts.Getenv("STORE"), args[0]))
+}
+
+// seal makes the folder of a file store, and in it an identity that the passphrase opens fast.
+func seal(store, passphrase string) error {
 	identity, err := age.GenerateX25519Identity()
-	ts.Check(err)
-	lock, err := age.NewScryptRecipient(args[0])
-	ts.Check(err)
+	if err != nil {
+		return err
+	}
+	lock, err := age.NewScryptRecipient(passphrase)
+	if err != nil {
+		return err
+	}
 	lock.SetWorkFactor(10)
 	var sealed bytes.Buffer
 	w, err := age.Encrypt(&sealed, lock)
-	ts.Check(err)
+	if err != nil {
+		return err
+	}
 	_, err = io.WriteString(w, identity.String()+"\n")
-	ts.Check(errors.Join(err, w.Close()))
-	ts.Check(os.MkdirAll(ts.Getenv("STORE"), 0o700))
-	ts.Check(os.WriteFile(filepath.Join(ts.Getenv("STORE"), "identity.age"), sealed.Bytes(), 0o600))
+	if err := errors.Join(err, w.Close()); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(store, 0o700); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(store, "identity.age"), sealed.Bytes(), 0o600)
 }
 
 // cmdLarge writes a megabyte: large FILE.

@@ -186,16 +186,14 @@ func TestTerminalPaste(t *testing.T) {
 	srv, home := startSandbox(t), t.TempDir()
 	kept := filepath.Join(home, "address")
 	env := []string{"ASTRAVUE_MCP_SERVER=" + srv.URL()}
+	if err := seal(filepath.Join(home, "astravue-mcp"), "correct horse"); err != nil {
+		t.Fatal(err)
+	}
 	for _, client := range []string{"", srv.PublicClient()} {
 		x := newTerminal(t, home, env, "login", "--no-browser", "--client-id", client)
-		x.see("assphrase.*: ")
+		x.see("Passphrase of the token files: ")
 		x.hidden()
 		x.send("correct horse\n")
-		if client == "" {
-			x.see("Type it again: ")
-			x.hidden()
-			x.send("correct horse\n")
-		}
 		address := strings.TrimSpace(x.see(`\n  http://\S+\n`))
 		x.see("paste here")
 		browser := exec.Command("browser", "keep", kept, "olivia", address)
