@@ -26,7 +26,7 @@ const (
 var wearAttacks = wearRows()
 
 func wearRows() (rows []attack) {
-	const size = 8*mib - 1024 // of what the default bound just takes
+	size := wearAnswers - 1024 // of what the bound just takes
 
 	// Whole results, in one JSON document and as an event.
 	for _, a := range []struct {
@@ -150,11 +150,11 @@ func wearRows() (rows []attack) {
 			wearZipped(w, "application/json", http.StatusForbidden, zipped(`{"jsonrpc":"2.0","id":`+id+`,"error":{"code":-1,"message":"x"}}`, ' ', 2048*mib))
 		}},
 		{"arrays-7m", "7 million arrays in each other", nil, func(w http.ResponseWriter, r *http.Request, id string, _ map[string]any) {
-			wearJSON(w, wearResult(id, strings.Repeat("[", 7_000_000)))
+			wearJSON(w, wearResult(id, strings.Repeat("[", 7_000_000/part)))
 		}},
 		{"arrays-7m-event", "an event of 7 million arrays in each other, and then no answer", nil, func(w http.ResponseWriter, r *http.Request, id string, _ map[string]any) {
 			wearEvents(w)
-			fmt.Fprintf(w, "data: %s\n\n", wearResult(id, strings.Repeat("[", 7_000_000)))
+			fmt.Fprintf(w, "data: %s\n\n", wearResult(id, strings.Repeat("[", 7_000_000/part)))
 		}},
 		{"bomb-json", "2 GiB compressed to 2 MB, as one JSON document", nil, func(w http.ResponseWriter, r *http.Request, id string, _ map[string]any) {
 			wearZipped(w, "application/json", http.StatusOK, zipped(`{"jsonrpc":"2.0","id":`+id+`,"result":"`, ' ', 2048*mib))
@@ -164,23 +164,23 @@ func wearRows() (rows []attack) {
 		}},
 		{"bomb-id", "an event whose ID is 10 MiB long", nil, func(w http.ResponseWriter, r *http.Request, id string, _ map[string]any) {
 			wearEvents(w)
-			fmt.Fprintf(w, "id: %s\ndata: %s\n\n", strings.Repeat("x", 10*mib), wearResult(id, `{"content":[]}`))
+			fmt.Fprintf(w, "id: %s\ndata: %s\n\n", strings.Repeat("x", 10*mib/part), wearResult(id, `{"content":[]}`))
 		}},
 		{"bomb-html", "2 GiB compressed to 2 MB, as an HTML page", nil, func(w http.ResponseWriter, r *http.Request, id string, _ map[string]any) {
 			wearZipped(w, "text/html", http.StatusOK, zipped("<p>", 'x', 2048*mib))
 		}},
 		{"headers", "9 MiB of header lines", nil, func(w http.ResponseWriter, r *http.Request, id string, _ map[string]any) {
-			for i := range 9 * mib / 32 {
+			for i := range 9 * mib / part / 32 {
 				w.Header()[fmt.Sprintf("X-%x", i)] = []string{"0123456789abcdef"}
 			}
 			wearJSON(w, wearResult(id, `{"content":[]}`))
 		}},
 		{"header", "a header line of 9 MiB", nil, func(w http.ResponseWriter, r *http.Request, id string, _ map[string]any) {
-			w.Header().Set("X", strings.Repeat("x", 9*mib))
+			w.Header().Set("X", strings.Repeat("x", 9*mib/part))
 			wearJSON(w, wearResult(id, `{"content":[]}`))
 		}},
 		{"challenge-parameters", "HTTP 401 with a challenge of 600,000 parameters", nil, func(w http.ResponseWriter, r *http.Request, id string, _ map[string]any) {
-			w.Header().Set("WWW-Authenticate", "Bearer "+repeated("a=b", 2_400_000))
+			w.Header().Set("WWW-Authenticate", "Bearer "+repeated("a=b", 2_400_000/part))
 			w.WriteHeader(http.StatusUnauthorized)
 		}},
 		{"challenge-scopes", "HTTP 403 with a challenge that asks for 60,000 scopes", nil, func(w http.ResponseWriter, r *http.Request, id string, _ map[string]any) {
@@ -199,13 +199,13 @@ func wearRows() (rows []attack) {
 		}},
 		{"data-lines", "an event of 300,000 data lines, and then the answer", nil, func(w http.ResponseWriter, r *http.Request, id string, _ map[string]any) {
 			wearEvents(w)
-			fmt.Fprint(w, strings.Repeat("data: \n", 300_000))
+			fmt.Fprint(w, strings.Repeat("data: \n", 300_000/part))
 			fmt.Fprintf(w, "data: %s\n\n", wearResult(id, `{"content":[]}`))
 		}},
 		{"notices", "10,000 notices before the answer", &mcp.ClientOptions{}, func(w http.ResponseWriter, r *http.Request, id string, _ map[string]any) {
 			wearEvents(w)
 			some := strings.Repeat(`data: {"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":"a","progress":1}}`+"\n\n", 1000)
-			for range 10 {
+			for range max(1, 10/part) {
 				fmt.Fprint(w, some)
 			}
 			fmt.Fprintf(w, "data: %s\n\n", wearResult(id, `{"content":[]}`))
@@ -262,16 +262,16 @@ func wearRows() (rows []attack) {
 	}{
 		{"members", "300,000 members", func() string {
 			var b strings.Builder
-			for i := range 300_000 {
+			for i := range 300_000 / part {
 				fmt.Fprintf(&b, `"%x":{"type":"string"},`, i)
 			}
 			return `{"type":"object","properties":{` + b.String() + `"":{"type":"string"}}}`
 		}},
 		{"pattern", "a pattern of 6 MiB", func() string {
-			return `{"type":"object","properties":{"a":{"type":"string","pattern":"` + strings.Repeat("a{1,9}", mib) + `"}}}`
+			return `{"type":"object","properties":{"a":{"type":"string","pattern":"` + strings.Repeat("a{1,9}", mib/part) + `"}}}`
 		}},
 		{"levels", "25 objects in each other around a million values", func() string {
-			return strings.Repeat(`{"type":"object","properties":{"a":`, 25) + `{"enum":[` + repeated("1", mib) + `]}` + strings.Repeat("}}", 25)
+			return strings.Repeat(`{"type":"object","properties":{"a":`, 25) + `{"enum":[` + repeated("1", mib/part) + `]}` + strings.Repeat("}}", 25)
 		}},
 	} {
 		rows = append(rows, attack{
@@ -315,7 +315,7 @@ func wearRows() (rows []attack) {
 				does: "answers " + l.method + " with " + a.does,
 				play: func(t *testing.T) (bool, string) {
 					n := 0
-					client := &mcpclient.Client{MaxAnswer: 8 * mib / part}
+					client := &mcpclient.Client{MaxAnswer: wearAnswers}
 					return wearsAll(t, client, 4, l.method, l.ask, func(w http.ResponseWriter, r *http.Request, id string, _ map[string]any) {
 						n++
 						wearJSON(w, wearResult(id, fmt.Sprintf(`{"%s":[%s],"nextCursor":"%s"}`, l.member, a.items, a.next(n))))
@@ -413,17 +413,17 @@ func wearRows() (rows []attack) {
 		document wearAnswer
 	}{
 		{"tokens", "1 MiB of numbers", func(w http.ResponseWriter, r *http.Request, id string, _ map[string]any) {
-			wearJSON(w, `{"a":[`+repeated("1", mib-16)+`]}`)
+			wearJSON(w, `{"a":[`+repeated("1", (mib-16)/part)+`]}`)
 		}},
 		{"names", "an object of 90,000 names", func(w http.ResponseWriter, r *http.Request, id string, _ map[string]any) {
 			var b strings.Builder
-			for i := 0; b.Len() < mib-32; i++ {
+			for i := 0; b.Len() < (mib-32)/part; i++ {
 				fmt.Fprintf(&b, `"%x":1,`, i)
 			}
 			wearJSON(w, `{`+b.String()+`"":1}`)
 		}},
 		{"scopes", "200,000 scopes", func(w http.ResponseWriter, r *http.Request, id string, _ map[string]any) {
-			wearJSON(w, `{"resource":"http://`+r.Host+`/mcp","authorization_servers":["http://`+r.Host+`"],"scopes_supported":[`+repeated(`"a"`, 800_000)+`]}`)
+			wearJSON(w, `{"resource":"http://`+r.Host+`/mcp","authorization_servers":["http://`+r.Host+`"],"scopes_supported":[`+repeated(`"a"`, 800_000/part)+`]}`)
 		}},
 		{"deep", "1 MiB of arrays 500,000 deep", func(w http.ResponseWriter, r *http.Request, id string, _ map[string]any) {
 			wearJSON(w, strings.Repeat("[", mib-1))

@@ -34,13 +34,18 @@ const (
 )
 
 // part says how much less the answers that take longest send on a machine with Go alone, where the
-// client of a list is told to take that much less, too. With every part they are as long as they say.
+// client is told to take that much less, too: its other bounds are in proportion to that one. With
+// every part the answers are as long as they say, and the client has its own bound. Documents of a
+// sign-in are shorter by this, too, under a bound that stays.
 var part = func() int {
 	if os.Getenv(testenv.CI) == "1" {
 		return 1
 	}
 	return 8
 }()
+
+// wearAnswers is the most that an answer may be, in bytes.
+var wearAnswers = 8 * mib / part
 
 // A wearServer is a hostile MCP server that asks for no sign-in. It speaks MCP 2025-11-25, and
 // is honest where a test lets it be.
@@ -243,7 +248,11 @@ func askPrompt(ctx context.Context, s *mcp.ClientSession) error {
 // wears plays an answer to what is asked, then lets the server be honest.
 func wears(t *testing.T, method string, ask question, options *mcp.ClientOptions, answer wearAnswer) (won bool, seen string) {
 	t.Helper()
-	return wearsAll(t, &mcpclient.Client{MCP: options}, 1, method, ask, answer)
+	c := &mcpclient.Client{MCP: options}
+	if part > 1 {
+		c.MaxAnswer = wearAnswers
+	}
+	return wearsAll(t, c, 1, method, ask, answer)
 }
 
 // wearsAll is wears with a client of its own. It allows the cost of so many answers.
