@@ -77,7 +77,8 @@ func (p pages) start() (hc *http.Client, requests func() []string, stop func()) 
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "tcp", srv.Listener.Addr().String())
 		},
-		TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: "example.com"},
+		// Answers of 404 are not read, so their connections are not used again. New ones resume a session.
+		TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: "example.com", ClientSessionCache: tls.NewLRUClientSessionCache(1)},
 	}}
 	return hc, func() []string {
 		mu.Lock()
