@@ -328,6 +328,7 @@ func TestStepUpThatDoesNotHelpIsBounded(t *testing.T) {
 }
 
 func TestUselessAnswersLeaveTheSessionUsable(t *testing.T) {
+	t.Parallel() // clients wait before they try again
 	html := http.Header{"Content-Type": {"text/html"}}
 	for _, test := range []struct {
 		name  string
@@ -363,12 +364,13 @@ func TestUselessAnswersLeaveTheSessionUsable(t *testing.T) {
 				c, b := newClient(t, srv, nil)
 				session := connect(t, c)
 				mustCall(t, session)
-				if protocol == "legacy" && test.fault.Status == 404 {
-					test.fault.Times = 1
+				fault := test.fault
+				if protocol == "legacy" && fault.Status == 404 {
+					fault.Times = 1
 				}
-				undo := srv.Fail(sandbox.StepMCP, test.fault)
+				undo := srv.Fail(sandbox.StepMCP, fault)
 				err := callTool(t.Context(), session)
-				if err == nil && test.fault.Times == 0 {
+				if err == nil && fault.Times == 0 {
 					t.Error("the faulty call succeeded")
 				}
 				undo()

@@ -111,12 +111,14 @@ func TestTheSDKLearnsTheCodeOfAnHTTPError(t *testing.T) {
 
 // The SDK takes a lost answer to server/discover for an older server.
 func TestALostAnswerDoesNotMakeAServerOlder(t *testing.T) {
+	t.Parallel() // a client waits before it asks again
 	for name, fault := range map[string]sandbox.Fault{
 		"lost":            {CarryOut: true, Drop: true},
 		"cut off":         {CarryOut: true, Drop: true, Cut: 40},
 		"an empty stream": {Status: 200, Body: "\n", Header: http.Header{"Content-Type": {"text/event-stream"}}},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			srv := start(t, sandbox.Options{Protocol: "modern"})
 			c, b := newClient(t, srv, nil)
 			fault.Times = 1

@@ -270,6 +270,7 @@ func TestManyFindTheSessionForgottenAndOneBeginsAnother(t *testing.T) {
 }
 
 func TestTheStreamOfACallIsResumed(t *testing.T) {
+	t.Parallel() // it waits for a second try
 	s := newLegacyServer(t)
 	answers := make(chan json.RawMessage, 1)
 	s.call = func(w http.ResponseWriter, r *http.Request, id json.RawMessage) {
@@ -315,6 +316,7 @@ func TestTheStreamOfACallEndsWithItsSession(t *testing.T) {
 }
 
 func TestTheStandaloneStream(t *testing.T) {
+	t.Parallel() // it waits for second tries
 	t.Run("asks again when the server says, once", func(t *testing.T) {
 		t.Parallel()
 		s := newLegacyServer(t)

@@ -42,6 +42,7 @@ func quietEnd(w http.ResponseWriter, answer *httptest.ResponseRecorder) {
 // What may have been carried out is carried out once more only if that is
 // safe by what the tool said of itself, and if it was listed.
 func TestTheConnectionIsCutInACall(t *testing.T) {
+	t.Parallel() // it waits for repetitions
 	type server struct {
 		protocol string
 		json     bool
@@ -193,6 +194,7 @@ func TestTheListOfAForgottenSessionMakesNoCallSafe(t *testing.T) {
 // with a server that keeps no events: see TestTheStreamOfACallIsResumed for
 // one that does.
 func TestTheStreamOfACallIsCutAndCannotBeResumed(t *testing.T) {
+	t.Parallel() // it waits for repetitions
 	for _, test := range []struct {
 		tool   string
 		status int // of the answer to who resumes; 0: the session is forgotten too

@@ -48,22 +48,28 @@ func (n *nobody) open(ctx context.Context, url string) error {
 }
 
 func TestSomebodyComesBackAtTheLastMoment(t *testing.T) {
-	t.Parallel() // it waits for a slow server
-	srv := start(t, sandbox.Options{})
-	change := func(c *mcpclient.Client) { c.SignInTimeout = 2 * time.Second }
-	undo := srv.Fail(sandbox.StepExchange, sandbox.Fault{Delay: 3 * time.Second, Status: 400, Body: `{"error":"invalid_grant"}`})
-	c, _ := newClient(t, srv, change)
-	err := c.Login(t.Context(), nil)
-	if te := new(authcode.TokenError); !errors.As(err, &te) || te.Code != "invalid_grant" {
-		t.Errorf("Login: %v, want the failure of the exchange", err)
+	t.Parallel() // it waits for slow servers
+	login := func(t *testing.T, exchange sandbox.Fault) error {
+		srv := start(t, sandbox.Options{})
+		exchange.Delay = 3 * time.Second
+		srv.Fail(sandbox.StepExchange, exchange)
+		c, _ := newClient(t, srv, func(c *mcpclient.Client) { c.SignInTimeout = 2 * time.Second })
+		return c.Login(t.Context(), nil)
 	}
-	wantStep(t, err, mcpclient.StepExchange)
-	undo()
-
-	srv.Fail(sandbox.StepExchange, sandbox.Fault{Delay: 3 * time.Second, CarryOut: true})
-	if c, _ = newClient(t, srv, change); c.Login(t.Context(), nil) != nil {
-		t.Error("tokens that were issued are thrown away")
-	}
+	t.Run("the exchange fails", func(t *testing.T) {
+		t.Parallel()
+		err := login(t, sandbox.Fault{Status: 400, Body: `{"error":"invalid_grant"}`})
+		if te := new(authcode.TokenError); !errors.As(err, &te) || te.Code != "invalid_grant" {
+			t.Errorf("Login: %v, want the failure of the exchange", err)
+		}
+		wantStep(t, err, mcpclient.StepExchange)
+	})
+	t.Run("tokens are issued", func(t *testing.T) {
+		t.Parallel()
+		if err := login(t, sandbox.Fault{CarryOut: true}); err != nil {
+			t.Errorf("they are thrown away: %v", err)
+		}
+	})
 }
 
 func TestASignInWaitsForAnother(t *testing.T) {
