@@ -8,10 +8,15 @@ import (
 	"runtime"
 	"sync"
 	"testing"
+
+	"github.com/astravue/mcp-client-go/internal/testenv"
 )
 
-// TestMain removes what the attacks have built.
+// TestMain removes what the attacks have built. With Go alone more areas are played at a time.
 func TestMain(m *testing.M) {
+	if os.Getenv(testenv.CI) != "1" { // with Chromium they work more than they wait
+		testenv.SideBySide(4)
+	}
 	code := m.Run()
 	if programs != "" {
 		_ = os.RemoveAll(programs)
