@@ -155,12 +155,10 @@ func readFrom(br *bufio.Reader) (ok bool) {
 
 func TestOutcomeByWhereTheConnectionEnds(t *testing.T) {
 	nobody := raw(t, func(net.Conn) {})
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := testenv.FreePort() // none that a server of this test could get
 	if err != nil {
 		t.Fatal(err)
 	}
-	refused := l.Addr().String()
-	l.Close()
 	untrusted := httptest.NewUnstartedServer(http.NotFoundHandler())
 	untrusted.Config.ErrorLog = log.New(io.Discard, "", 0)
 	untrusted.StartTLS()
@@ -178,7 +176,7 @@ func TestOutcomeByWhereTheConnectionEnds(t *testing.T) {
 		want     Outcome
 		status   int
 	}{
-		"nobody listens":                       {"http://" + refused, NotSent, 0},
+		"nobody listens":                       {"http://127.0.0.1:" + port, NotSent, 0},
 		"no such host":                         {"https://token.invalid", NotSent, 0},
 		"closed in the handshake":              {"https://" + nobody, NotSent, 0},
 		"certificate of nobody":                {untrusted.URL, NotSent, 0},
