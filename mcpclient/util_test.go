@@ -17,6 +17,7 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 
 	"github.com/astravue/mcp-client-go/internal/clock"
+	"github.com/astravue/mcp-client-go/internal/testenv"
 	"github.com/astravue/mcp-client-go/mcpclient"
 	"github.com/astravue/mcp-client-go/sandbox"
 	"github.com/astravue/mcp-client-go/tokenstore"
@@ -203,8 +204,8 @@ func (b *toolbox) connect(t *testing.T, url string, change func(*mcpclient.Clien
 
 // connect returns a session with what serves in memory, for a bubble.
 func (l *line) connect(t *testing.T, serve http.HandlerFunc, opts *mcp.ClientOptions) *mcp.ClientSession {
-	accepted := make(pipes)
-	l.dialer = accepted.dial
+	accepted := make(testenv.Pipes)
+	l.dialer = accepted.Dial
 	hs := &http.Server{Handler: serve}
 	go func() { _ = hs.Serve(accepted) }()
 	t.Cleanup(func() { _ = hs.Close() })
@@ -214,31 +215,6 @@ func (l *line) connect(t *testing.T, serve http.HandlerFunc, opts *mcp.ClientOpt
 	t.Cleanup(func() { _ = c.Close() })
 	return connect(t, c)
 }
-
-// pipes is a listener in memory.
-type pipes chan net.Conn
-
-func (p pipes) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	here, there := net.Pipe()
-	select {
-	case p <- there:
-		return here, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-func (p pipes) Accept() (net.Conn, error) {
-	c, ok := <-p
-	if !ok {
-		return nil, net.ErrClosed
-	}
-	return c, nil
-}
-
-func (p pipes) Close() error { close(p); return nil }
-
-func (p pipes) Addr() net.Addr { return &net.TCPAddr{} }
 
 // jump moves this computer's clock alone.
 func jump(t *testing.T, d time.Duration) { t.Cleanup(clock.Advance(d)) }

@@ -1,11 +1,9 @@
 package refresh_test
 
 import (
-	"context"
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -14,6 +12,7 @@ import (
 	"time"
 
 	"github.com/astravue/mcp-client-go/internal/clock"
+	"github.com/astravue/mcp-client-go/internal/testenv"
 	"github.com/astravue/mcp-client-go/tokenstore"
 )
 
@@ -66,11 +65,11 @@ func (a *authServer) handler() http.Handler {
 // is real. The sources of the test ask it.
 func newBubbleServer(t testing.TB) *authServer {
 	a := &authServer{URL: "http://127.0.0.1", TTL: 30 * time.Minute, access: map[string]time.Time{}, spent: map[string]bool{}, omit: map[string]bool{}}
-	accepted := make(pipes)
+	accepted := make(testenv.Pipes)
 	srv := &http.Server{Handler: a.handler()}
 	go func() { _ = srv.Serve(accepted) }()
 	t.Cleanup(func() { _ = srv.Close() })
-	transport := &http.Transport{DialContext: accepted.dial}
+	transport := &http.Transport{DialContext: accepted.Dial}
 	t.Cleanup(transport.CloseIdleConnections)
 	inMemory.Store(t.Name(), &http.Client{Transport: transport})
 	t.Cleanup(func() { inMemory.Delete(t.Name()) })
@@ -79,30 +78,6 @@ func newBubbleServer(t testing.TB) *authServer {
 
 // inMemory has the *http.Client of each test whose server is in memory, by the test's name.
 var inMemory sync.Map
-
-// pipes is a listener in memory.
-type pipes chan net.Conn
-
-func (p pipes) dial(ctx context.Context, _, _ string) (net.Conn, error) {
-	here, there := net.Pipe()
-	select {
-	case p <- there:
-		return here, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-func (p pipes) Accept() (net.Conn, error) {
-	c, ok := <-p
-	if !ok {
-		return nil, net.ErrClosed
-	}
-	return c, nil
-}
-
-func (p pipes) Close() error   { close(p); return nil }
-func (p pipes) Addr() net.Addr { return &net.TCPAddr{} }
 
 // issue returns a grant as a sign-in would leave it. The age is how old its
 // access token already is.
